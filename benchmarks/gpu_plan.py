@@ -252,7 +252,8 @@ class Plan:
             "budgets.at_once": str(min(self.workers, 4)),
         }
         if self.tiny:
-            settings |= {"limit": "64", "training.epochs": "1", "workloads.limit": "64"}
+            settings |= {"limit": "64", "training.epochs": "1", "training.max_length": "32"}
+            settings |= {"workloads.limit": "64"}
             settings |= {"workloads.rounds": "3", "workloads.grid": "[1x32]"}
         commands = (
             self._run("gpu.yaml", settings, "frontier", answers=(1,)),
@@ -283,7 +284,7 @@ class Plan:
         settings |= {f"tasks.{task}.data": self.rows(task) for task in SHARED_TASKS}
         settings["budgets.at_once"] = str(self.workers)
         if self.tiny:
-            settings |= {"limit": "32", "seeds": "[0]", "training.epochs": "1"}
+            settings |= {"limit": "32", "seeds": "[0]", "training.epochs": "1", "training.max_length": "32"}
         commands = (
             self._run("ticket-sharing.yaml", settings, "multitask"),
             Command(("-m", "effx", "train", "compare", str(self.out / "multitask" / "checkpoints"),
@@ -297,10 +298,9 @@ class Plan:
 
     def _optimize(self, encoder: str) -> list[Step]:
         folder = self.out / "optimize"
-        training = ["--limit", "64", "--max-steps", "4"] if self.tiny else ["--epochs", "2"]
         finetune = Command((
             "-m", "effx", "train", "finetune", "sst2", "--model", encoder, "--data", self.rows("sst2"),
-            *training, "--name", "full", "--overwrite", "-o", str(folder / "checkpoints"),
+            *self._training, "--name", "full", "--overwrite", "-o", str(folder / "checkpoints"),
         ))  # fmt: skip
         steps = [Step(
             "optimize-finetune", "the model to optimize, on all rows of SST-2", (finetune,),
@@ -325,6 +325,11 @@ class Plan:
             ))  # fmt: skip
         return steps
 
+    @property
+    def _training(self) -> list[str]:
+        """Options of a fine-tuning on SST-2."""
+        return ["--limit", "64", "--max-steps", "4", "--max-length", "32"] if self.tiny else ["--epochs", "2"]
+
     def _prune(self, encoder: str) -> list[Step]:
         """Cost tables of a real model, and one-shot pruning by them."""
         model, folder = self.out / "optimize" / "checkpoints" / "full", self.out / "prune"
@@ -345,8 +350,7 @@ class Plan:
         recover = Command((
             "-m", "effx", "train", "finetune", "sst2", "--model", str(folder / "checkpoints/full-pruned2x"),
             "--teacher", str(model), "--data", self.rows("sst2"),
-            *(["--limit", "64", "--max-steps", "4"] if self.tiny else ["--epochs", "2"]),
-            "--name", "full-2x", "--overwrite", "-o", str(folder / "checkpoints"),
+            *self._training, "--name", "full-2x", "--overwrite", "-o", str(folder / "checkpoints"),
         ))  # fmt: skip
         needs = (Input("step", "optimize-finetune"), *self._inputs(encoder, "sst2")[1:])
         finetune_s = 2 * TRAINING_ROWS["sst2"] / BATCH_SIZE * TRAINING_STEP_S * 1.5

@@ -25,7 +25,7 @@ import torch
 from gpu_plan import NAMES, SHAPES, EngineSet, Plan
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
-from effx import corpus, files, models
+from effx import corpus, data, files, models
 from effx.artifacts import Checkpoint, now
 from effx.demo.pretraining import tokenizer
 from effx.encoding import Encoded, Encoder
@@ -33,11 +33,13 @@ from effx.errors import EffxError, UsageError
 from effx.export import export_all
 from effx.host import identity
 from effx.host.sensors import UnavailableError
+from effx.manifests import ExitCalibration, ExitsRecord, ExitTarget, ExitValidation
 from effx.models import evaluate, exits, tokens
 from effx.models.structure import structure
 from effx.profile import journal, profile, resume
 from effx.profile.meters import nvml
-from effx.specs.exit_rules import entropy
+from effx.specs import exit_rules
+from effx.specs.exit_rules import ExitRule, entropy
 from effx.specs.measurement import MeasurementPlan
 from effx.specs.tasks import TASKS
 
@@ -192,32 +194,31 @@ class Steps:
                                       max_position_embeddings=128 if self.tiny else 512, num_labels=2,
                                       pad_token_id=0, **shape)  # fmt: skip
         model_ = AutoModelForSequenceClassification.from_config(config).eval()
-        more: dict[str, Any] = {}
         if name.startswith("ticket-"):
             prune_uniformly(model_, int(name.split("-")[1]) / 100)
         if name == "reduced":
             layers = shape["num_hidden_layers"]
             exits.add_ramps(model_, after=(round(layers / 3), round(2 * layers / 3)))
             tokens.schedule(model_, shares=np.linspace(1.0, 0.3, layers).tolist())
-            more["exits"] = {"rule": "entropy", "threshold": None, "patience": 1}
-        task, length = TASKS["sst2"], self.plan.length
-        keep = {"model": f"{model} with random weights", "seed": 0, "training": {"regime": "none"},
-                "metrics": {}, "parent": None, "max_length": length, "data": str(self.rows())}  # fmt: skip
-        if "exits" in more:
-            more["exits"]["threshold"] = self.threshold(model_, words)
-        models.save(model_, folder, tokenizer=words, task=task, **keep, **more)
+        task = TASKS["sst2"]
+        models.save(
+            model_, folder, tokenizer=words, task=task, model=f"{model} with random weights", seed=0,
+            max_length=self.plan.length, data=data.recorded(task, self.rows()),
+            exits=self.exits(model_, words) if name == "reduced" else None,
+        )  # fmt: skip
         return folder
 
-    def threshold(self, model: Any, words: Any) -> float:
-        """Return the entropy below which half of the rows exit at the first ramp.
+    def exits(self, model: Any, words: Any) -> ExitsRecord:
+        """Return early exits by which half of the rows exit at the first ramp.
 
         The rows have the maximum length and token ids in the task's order, as in the grid: the outputs of
-        random ramps depend more on the length than on the text.
+        random ramps depend more on the length than on the text. Scores are the agreement with the final head.
         """
         folder, length, n = self.out / "words", self.plan.length, 128
         words.save_pretrained(folder)
         model.config.save_pretrained(folder)
-        texts = [(json.loads(line)["sentence"],) for line in (self.rows() / "validation.jsonl").open()]
+        lines = (self.rows() / "validation.jsonl").read_text().splitlines()
+        texts = [(json.loads(line)["sentence"],) for line in lines]
         encoded = Encoder(folder, length)(texts)
         rng = np.random.default_rng(0)
         ids = np.stack(
@@ -226,7 +227,29 @@ class Steps:
         rows = Encoded(
             ids.reshape(-1), np.zeros(n * length, np.int8), np.arange(n + 1) * length, encoded.pad_id
         )
-        return float(np.median(entropy(evaluate.head_logits(model, rows, prune_tokens=False)[0])))
+        logits = evaluate.head_logits(model, rows, prune_tokens=False)
+        rule = ExitRule("entropy", float(np.median(entropy(logits[0]))))
+        final = logits[-1].argmax(1)
+        point = exit_rules.evaluate(
+            rule,
+            logits,
+            np.array(exits.depths(model)),
+            lambda chosen: float((chosen.argmax(1) == final).mean()),
+        )
+        depth = point.mean_depth
+        return ExitsRecord(
+            rule=rule,
+            mode="two-stage",
+            target=ExitTarget(depth=depth),
+            calibration=ExitCalibration(
+                rows=n, seen_in_training=False, mean_depth=depth, score=point.score, final_head=1.0,
+                points=(point,),
+            ),
+            validation=ExitValidation(
+                scores={"accuracy": point.score}, mean_depth=depth, layers=len(structure(model).layers),
+                lost=1.0 - point.score, lost_at_least=None,
+            ),
+        )  # fmt: skip
 
     def traces(self) -> None:
         """Record energy counter and power of idle, steady and bursty work, as test data for replay."""

@@ -16,11 +16,15 @@ from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 import pytest
 
-from effx import recipe
+from effx import models, recipe
+from effx.artifacts import Checkpoint
 from effx.cli import cli
+from effx.encoding import Encoded
 from effx.errors import EffxError
+from effx.models import evaluate
 from effx.profile.meters import replay
 from effx.specs.data import DataSource
 from effx.specs.measurement import MeasurementPlan
@@ -329,6 +333,31 @@ def test_a_signal_ends_the_running_command_and_leaves_a_summary(tmp_path: Path) 
     process.stderr.close()
     entries = json.loads((out / "summary.json").read_bytes())["steps"]
     assert {each["step"]: each["state"] for each in entries}["minilm-l6-others-build"] == "unfinished"
+
+
+def test_encoders_with_random_weights_have_the_shapes_of_their_reductions(
+    modules: dict[str, Any], tmp_path: Path
+) -> None:
+    steps = modules["gpu_steps"].Steps(tmp_path, "cpu", True, 0.1)
+    made = {name: Checkpoint.open(steps.checkpoint("minilm-l6-half", name))
+            for name in ("full", "ticket-50", "reduced")}  # fmt: skip
+    sizes = {
+        name: [(len(layer.heads), layer.intermediate) for layer in each.manifest.structure.layers]
+        for name, each in made.items()
+    }
+    assert sizes == {"full": [(4, 128)] * 3, "ticket-50": [(2, 64)] * 3, "reduced": [(4, 128)] * 3}
+    assert made["full"].manifest.exits is None and made["full"].max_length == 32
+    reduced = made["reduced"].manifest
+    assert reduced.structure.exits == (1, 2) and reduced.structure.prunes_tokens
+    model = models.load(made["reduced"].folder)
+    rng = np.random.default_rng(1)
+    ids = rng.integers(5, model.config.vocab_size, (64, 32))
+    rows = Encoded(ids.reshape(-1), np.zeros(64 * 32, np.int8), np.arange(65) * 32, 0)
+    assert reduced.exits is not None
+    _, depth, _ = evaluate.reduced(model, rows, rule=reduced.exits.rule)
+    assert set(depth) <= {1, 2, 3}
+    assert reduced.exits.calibration.mean_depth <= 0.5 * 1 + 0.5 * 3  # half leave after the first layer
+    assert {path.name for path in (tmp_path / "rows").iterdir()} == {"train.jsonl", "validation.jsonl"}
 
 
 def test_traces_are_recorded_and_can_be_replayed(tmp_path: Path) -> None:
