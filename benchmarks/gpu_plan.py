@@ -10,6 +10,7 @@ Imports neither effx nor a package, so that a plan can be printed, and missing p
 
 from __future__ import annotations
 
+import math
 import re
 import shlex
 import sys
@@ -43,6 +44,8 @@ TEST_PACKAGES = ("pytest", "pytest-timeout", "hypothesis")
 BUILD_S, MEASURE_S, WINDOW_S, START_S = 30.0, 45.0, 10.0, 20.0
 """Assumed seconds for building an engine, measuring it without energy, an energy window, and starting a
 command. No GPU has confirmed them yet; the summary lists what each step took."""
+SWEEP_LEAST_S = 60.0
+"""Seconds that are worth starting a sweep for: what it has trained by then is kept."""
 TRAINING_STEP_S, FINETUNE_S = 0.02, 4.0
 """Assumed seconds of a training step of a small encoder with 32 rows, and of the rest of a fine-tuning."""
 
@@ -84,6 +87,8 @@ class Step:
     uses: tuple[Input, ...] = ()
     resumes: bool = False
     """Whether a run that was stopped continues; otherwise the step is repeated from its start."""
+    least_s: float = math.inf
+    """It is started if so many seconds, or those that are expected, are left."""
     creates: Path | None = None
     """What other steps need of it: without it, the step is not done."""
 
@@ -261,7 +266,7 @@ class Plan:
                     answers=(1,)),
         )  # fmt: skip
         return Step("frontier", "accuracy and joules of real reductions on SST-2", commands, 900.0,
-                    needs=self._inputs(encoder, "sst2"), resumes=True)  # fmt: skip
+                    needs=self._inputs(encoder, "sst2"), resumes=True, least_s=SWEEP_LEAST_S)  # fmt: skip
 
     def _tickets(self, encoder: str, task: str) -> Step:
         """Train super tickets; checkpoints are deleted, so that OUT remains small."""
@@ -277,7 +282,8 @@ class Plan:
         trainings = 5 * (1 + 3 * 8)
         expected_s = START_S + trainings * (FINETUNE_S + steps * TRAINING_STEP_S) / self.workers
         return Step(f"tickets-{task}", f"super tickets of {task}: 8 levels, 3 kinds, 5 seeds", (command,),
-                    expected_s, needs=self._inputs(encoder, task), resumes=True)  # fmt: skip
+                    expected_s, needs=self._inputs(encoder, task), resumes=True,
+                    least_s=SWEEP_LEAST_S)  # fmt: skip
 
     def _multitask(self, encoder: str) -> Step:
         settings = {"models": f"{{encoder: {encoder}}}", "variants": "[]"}
@@ -294,7 +300,8 @@ class Plan:
         methods, at_once = 7, min(self.workers, 4)
         expected_s = START_S + 3 * methods * steps * TRAINING_STEP_S / at_once
         return Step("multitask", "several tasks and ticket sharing, 3 seeds", commands, expected_s,
-                    needs=self._inputs(encoder, *SHARED_TASKS), resumes=True)  # fmt: skip
+                    needs=self._inputs(encoder, *SHARED_TASKS), resumes=True,
+                    least_s=SWEEP_LEAST_S)  # fmt: skip
 
     def _optimize(self, encoder: str) -> list[Step]:
         folder = self.out / "optimize"
@@ -321,7 +328,7 @@ class Plan:
             steps.append(Step(
                 f"optimize-{objective}", f"the cheapest engine within one point, by {objective}", (command,),
                 STEP_LIMIT_S, needs=(Input("step", "optimize-finetune"), *self._inputs(encoder, "sst2")[1:]),
-                resumes=True,
+                resumes=True, least_s=SWEEP_LEAST_S,
             ))  # fmt: skip
         return steps
 

@@ -44,8 +44,6 @@ from gpu_plan import ROOT, Command, Input, Plan, Step
 
 GRACE_S = 15.0
 """Seconds that a command that is stopped has to save its work."""
-LEAST_S = 60.0
-"""A step that resumes is started if at least so many seconds are left."""
 LEFT_OUT = ("engines", "checkpoints", "rows", "words")
 WEIGHTS = (".safetensors", ".onnx", ".pt2", ".plan", ".data", ".bin", ".pt", ".xml")
 """What the archive leaves out: what can be built again, and is large."""
@@ -101,7 +99,7 @@ class Suite:
                 if (selected and step.name not in selected) or not self._is_open(step, selected, retry=retry):
                     continue
                 left = end - time.monotonic()
-                if left < (min(LEAST_S, step.expected_s) if step.resumes else step.expected_s):
+                if left < min(step.least_s, step.expected_s):
                     continue
                 self._save(self._attempt(step, min(step.limit_s, left)))
         except Stopped as stop:

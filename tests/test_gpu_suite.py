@@ -393,7 +393,7 @@ def test_interrupted_steps_are_resumed(tmp_path: Path, encoders: dict[str, Path]
     out = tmp_path / "out"
     tiny = (str(out), "--device", "cpu", "--size", "tiny", "--window-s", "0.2")
     steps = ["environment", "minilm-l6-exits-tokens-build", "minilm-l6-exits-tokens"]
-    first = run(*tiny, "--steps", ",".join(steps), "--seconds", "100")
+    first = run(*tiny, "--steps", ",".join(steps), "--seconds", "220")
     assert first.returncode == 3 and "steps remain" in first.stderr, first.stderr
     second = run(*tiny, "--steps", ",".join(steps))
     assert second.returncode == 0, second.stderr
