@@ -257,7 +257,7 @@ class Plan:
             "budgets.at_once": str(min(self.workers, 4)),
         }
         if self.tiny:
-            settings |= {"limit": "64", "training.epochs": "1", "training.max_length": "32"}
+            settings |= {"limit": "64", "training.epochs": "1"}
             settings |= {"workloads.limit": "64"}
             settings |= {"workloads.rounds": "3", "workloads.grid": "[1x32]"}
         commands = (
@@ -290,7 +290,7 @@ class Plan:
         settings |= {f"tasks.{task}.data": self.rows(task) for task in SHARED_TASKS}
         settings["budgets.at_once"] = str(self.workers)
         if self.tiny:
-            settings |= {"limit": "32", "seeds": "[0]", "training.epochs": "1", "training.max_length": "32"}
+            settings |= {"limit": "32", "seeds": "[0]", "training.epochs": "1"}
         commands = (
             self._run("ticket-sharing.yaml", settings, "multitask"),
             Command(("-m", "effx", "train", "compare", str(self.out / "multitask" / "checkpoints"),
