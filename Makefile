@@ -4,7 +4,7 @@
 # make fuzz         commands on some thousand damaged files (docs/results/fuzz); make test runs a few of them
 # make check        formatting, lint and types
 # make pages        generate docs/commands from the help of the commands
-# make gpu          on an NVIDIA GPU: the GPU tests, then benchmarks/gpu_suite.py, in a separate environment with
+# make gpu          on an NVIDIA GPU: benchmarks/gpu_suite.py (docs/gpu.md), in a separate environment with
 #                   onnxruntime-gpu, or with GPU_PYTHON=... (a Python that has the packages)
 PYTHON ?= python3
 VENV := .venv
@@ -58,15 +58,14 @@ $(OLDER): $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --target $@.new transformers==5.0.0 numpy==2.4.6
 	mv $@.new $@
 
-# An interrupted run is resumed: existing results and traces are not measured again. The suite runs even if tests fail;
-# the exit code is that of the tests. -W default: warnings of PyTorch about GPUs do not fail the tests.
+# An interrupted run is resumed: what is done is not measured again. The exit code is that of the suite (docs/gpu.md).
 GPU_OUT ?= gpu-results
 GPU_VENV := .venv-gpu
 GPU_PYTHON ?= $(GPU_VENV)/bin/python
 gpu: $(if $(filter $(GPU_VENV)/%,$(GPU_PYTHON)),$(GPU_VENV)/.installed)
-	$(GPU_PYTHON) -m pytest -m gpu -W default; tested=$$?; \
-	$(GPU_PYTHON) benchmarks/gpu_suite.py $(GPU_OUT) $(GPU_OPTIONS) && \
-	$(GPU_PYTHON) -m effx report $(GPU_OUT)/results/* -o $(GPU_OUT)/report && exit $$tested
+	$(GPU_PYTHON) benchmarks/gpu_suite.py $(GPU_OUT) $(GPU_OPTIONS); ended=$$?; \
+	! test -d $(GPU_OUT)/results || \
+	PYTHONPATH=. $(GPU_PYTHON) -m effx report $(GPU_OUT)/results/* -o $(GPU_OUT)/report || exit $$?; exit $$ended
 
 $(GPU_VENV)/.installed: pyproject.toml constraints.txt
 	test -x $(GPU_VENV)/bin/python || $(PYTHON) -m venv $(GPU_VENV)

@@ -8,22 +8,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from gpu_plan import SHAPES
+
 from effx import results
 from effx.results import Run
 from effx.specs.workloads import SINGLE_STREAM, grid
 
-NAMES = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
-SHAPES = {
-    "bert-base": dict(zip(NAMES, (768, 12, 12, 3072), strict=True)),
-    "minilm-l6": dict(zip(NAMES, (384, 6, 12, 1536), strict=True)),
-}
 HOPPER_DENSE_PER_S = {"bf16": 989e12, "fp16": 989e12}
 """Peak FLOP/s of an H200 and an H100 SXM by NVIDIA's datasheets, for a lower bound of the time."""
 HOPPER = ("H200", "H100 80GB HBM3")
 
 
-def write(out: Path, command: str, without: Sequence[str]) -> None:
-    """Write OUT/README.md from the results so far; ``without`` lists what is not installed."""
+def write(out: Path, command: str) -> None:
+    """Write OUT/README.md from the results and the summary of the steps so far."""
     facts = json.loads((out / "environment.json").read_bytes())
     runs, failures = results.read(sorted((out / "results").glob("[!.]*")))
     lines = [
@@ -36,7 +33,7 @@ def write(out: Path, command: str, without: Sequence[str]) -> None:
         "single queries at real lengths, end to end and on the device, and of a batch of 128 x 128 on the",
         "device; the latter also divided by the time at peak FLOP/s, and by the time of the unreduced",
         "encoder with the same runtime and precision. Energy is gross, of the offline scenario.",
-        *(f"\n**{missing}**" for missing in without),
+        *(f"\n**{missing}**" for missing in facts["without"]),
         "",
         "| engine | single, ms | single on device, ms | host overhead | 128x128, ms | / time at peak "
         "| / full | mJ/example | counter and integrated power differ by | GPU memory, MiB | failed gates |",
@@ -47,6 +44,13 @@ def write(out: Path, command: str, without: Sequence[str]) -> None:
     for path in sorted((out / "refused").glob("*.json")):
         lines += [f"Not built: {reason}" for reason in json.loads(path.read_bytes())["refused"]]
     lines += [f"Not measured: {failure.failure}" for failure in failures]
+    lines += ["", "| step | | expected, min | took, min | |", "|---|---|---|---|---|"]
+    for step in json.loads((out / "summary.json").read_bytes())["steps"]:
+        note = "; ".join(filter(None, (step["reason"], *(f"without {each}" for each in step["without"]))))
+        lines.append(
+            f"| {step['step']} | {step['state']} | {step['expected_min']:.1f} | {step['seconds'] / 60:.1f} "
+            f"| {note.replace('|', '/')} |"
+        )
     (out / "README.md").write_text("\n".join(lines) + "\n")
 
 

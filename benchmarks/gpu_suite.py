@@ -1,448 +1,419 @@
 """All measurements on a GPU, in steps that can be interrupted and resumed.
 
+    python benchmarks/gpu_suite.py OUT --dry-run                     what would be run; needs no GPU
     python benchmarks/gpu_suite.py OUT                               all steps
-    python benchmarks/gpu_suite.py OUT --seconds 580                 steps expected to end by then
+    python benchmarks/gpu_suite.py OUT --seconds 580                 stop by then
     python benchmarks/gpu_suite.py OUT --steps traces,bert-base-half-build,bert-base-half
-    python benchmarks/gpu_suite.py OUT --encoder MINILM --data DATA  also train super tickets
+    python benchmarks/gpu_suite.py OUT --encoder MINILM --data DATA  also the steps that train
     python benchmarks/gpu_suite.py OUT --device cpu --size tiny      the same steps, without a GPU
 
-Encoders have the shapes of BERT-base and MiniLM-L6 and random weights, so accuracies mean nothing here;
-time, energy and memory are measured. Reductions have the shapes that training gives: a ticket at level L
-has L % of each layer's heads and FFN neurons pruned; exits are after a third and two thirds of the layers,
-and about half of the rows exit at the first; token schedules decrease to 30 %.
+First come encoders with the shapes of BERT-base and MiniLM-L6 and random weights: their accuracies mean
+nothing; time, energy and memory are measured. With ``--encoder`` and ``--data`` (a folder per task), a real
+encoder is trained: a frontier on SST-2, tickets of rte, mrpc, cola, stsb and sst2, several tasks together,
+``effx optimize``, and pruning by measured costs. docs/gpu.md describes the steps and what they need.
 
-With ``--encoder`` and ``--data`` (a folder per task), tickets of a real encoder are trained too: rte, mrpc,
-cola, stsb and sst2, levels 10 to 80, five seeds. Completed cells are skipped, and checkpoints are deleted.
+Each step is a process of its own, of at most ten minutes. A step that fails does not stop the others, and
+is not repeated unless it is named or ``--retry`` is given; a step that was stopped is continued. Exit code 0:
+all steps are done whose inputs are here; 1: a step failed, or a named one lacks an input; 2: nothing could be
+run; 3: steps remain, run it again. Use one OUT per GPU model.
 
-Every step creates what it needs and then writes OUT/done/STEP. Exit code 3: steps remain, run it again. Use
-one OUT per GPU model.
-
-    OUT/results/STEP/*.json  OUT/traces/*.json  OUT/tickets/TASK/  OUT/README.md  OUT/environment.json
+    OUT/results/STEP/*.json  OUT/traces/*.json  OUT/frontier/  OUT/tickets/TASK/  OUT/multitask/
+    OUT/optimize/  OUT/prune/  OUT/steps/STEP.json  OUT/logs/STEP.log  OUT/summary.json  OUT/README.md
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib.util
+import ctypes
+import datetime
 import json
 import math
-import shutil
+import os
+import signal
+import subprocess
 import sys
+import tarfile
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import FrameType
 
-import gpu_page
-import numpy as np
-import torch
-from gpu_page import NAMES, SHAPES
-from transformers import AutoConfig, AutoModelForSequenceClassification
+import gpu_plan
+from gpu_plan import ROOT, Command, Input, Plan, Step
 
-from effx import corpus, files, meters, models
-from effx.artifacts import Checkpoint, now
-from effx.demo.pretraining import tokenizer
-from effx.encoding import Encoded, Encoder
-from effx.errors import EffxError, UsageError
-from effx.export import export_all
-from effx.host import identity
-from effx.models import evaluate, exits, tokens
-from effx.models.structure import structure
-from effx.profile import profile
-from effx.specs.exit_rules import entropy
-from effx.specs.measurement import MeasurementPlan
-from effx.specs.tasks import TASKS
-
-TINY = dict(zip(NAMES, (64, 3, 4, 128), strict=True))
-LEVELS = (20, 40, 50, 60)
-ROWS = 256
-TICKET_TASKS = ("rte", "mrpc", "cola", "stsb", "sst2")
-BUILD_S, MEASURE_S, WINDOW_S, START_S = 30.0, 45.0, 10.0, 20.0
-"""Assumed seconds for building an engine, measuring it without energy, an energy window, and starting a
-step; ``--seconds`` uses them."""
+GRACE_S = 15.0
+"""Seconds that a command that is stopped has to save its work."""
+LEFT_OUT = ("engines", "checkpoints", "rows", "words")
+WEIGHTS = (".safetensors", ".onnx", ".pt2", ".plan", ".data", ".bin", ".pt", ".xml")
+"""What the archive leaves out: what can be built again, and is large."""
+DONE, FAILED, UNFINISHED, LACKING, LEFT = "done", "failed", "unfinished", "lacks an input", "not started"
 
 
-@dataclass(frozen=True)
-class Step:
-    """A unit of work, repeated from the start if it was interrupted."""
+class Stopped(Exception):  # noqa: N818
+    """The suite got a signal."""
 
-    name: str
-    run: Callable[[], None]
-    expected_s: float = START_S
-
-
-@dataclass(frozen=True)
-class EngineSet:
-    """Engines that are measured in one session."""
-
-    name: str
-    checkpoints: tuple[str, ...]
-    wanted: dict[str, list[str]]
-    """Backend -> variants."""
-    windows: int = 1
-    """Energy windows per workload; of two, the second is twice as long, to check that energy is linear."""
-
-    @property
-    def engines(self) -> int:
-        return len(self.checkpoints) * sum(map(len, self.wanted.values()))
+    def __init__(self, number: int) -> None:
+        super().__init__(f"stopped by signal {number}")
+        self.number = number
 
 
-@dataclass(frozen=True)
+@dataclass
+class Record:
+    """What is known about a step; OUT/steps/STEP.json."""
+
+    step: str
+    state: str
+    seconds: float = 0.0
+    """Of all attempts."""
+    attempts: int = 0
+    reason: str | None = None
+    ended: str | None = None
+
+    @classmethod
+    def read(cls, path: Path) -> Record | None:
+        """Return the record of a file; None: there is none, or it was cut off."""
+        try:
+            return cls(**json.loads(path.read_bytes()))
+        except (OSError, ValueError, TypeError):
+            return None
+
+    def write(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _write(path, json.dumps(vars(self), indent=1))
+
+
 class Suite:
-    """The steps for one output folder, device and size."""
+    """Runs the steps of a plan and records them."""
 
-    out: Path
-    device: str
-    tiny: bool
-    window_s: float
-    encoder: str | None = None
-    data: Path | None = None
+    def __init__(self, plan: Plan, *, archive: Path | None, command: str) -> None:
+        self.plan, self.out = plan, plan.out
+        self._steps, self._archive, self._command = plan.steps(), archive, command
 
-    @property
-    def half(self) -> str:
-        """The precision in which reductions are compared."""
-        return "fp16" if self.device == "cuda" else "fp32"
-
-    @property
-    def backends(self) -> tuple[str, ...]:
-        """The available backends, including TensorRT where it is installed."""
-        backends = ["torch", "torch-compile"]
-        if self.device == "cpu" or _onnxruntime_has_cuda():
-            backends.append("onnxruntime")
-        if self.device == "cuda" and importlib.util.find_spec("tensorrt"):
-            backends.append("tensorrt")
-        return tuple(backends)
-
-    @property
-    def without(self) -> list[str]:
-        """Backends of the suite that are not installed."""
-        names = {"tensorrt": "TensorRT is not installed: not measured.",
-                 "onnxruntime": "This onnxruntime has no CUDA provider: not measured."}  # fmt: skip
-        return [text for name, text in names.items() if name not in self.backends]
-
-    def steps(self) -> list[Step]:
-        """Return all steps, the most important first."""
-        measured: list[Step] = []
-        for model in SHAPES:
-            for engine_set in self.comparisons(model):
-                windows = engine_set.windows + (engine_set.windows > 1)  # the last window is twice as long
-                energy_s = 2 * windows * max(WINDOW_S, self.window_s)
-                measured += [
-                    Step(f"{engine_set.name}-build", partial(self.build, engine_set),
-                         START_S + engine_set.engines * BUILD_S),
-                    Step(engine_set.name, partial(self.measure, engine_set),
-                         START_S + engine_set.engines * (MEASURE_S + energy_s)),
-                ]  # fmt: skip
-        trained = []
-        if self.encoder and self.data:
-            trained = [Step(f"tickets-{task}", partial(self.tickets, task)) for task in TICKET_TASKS]
-        return [*measured[:4], Step("traces", self.traces, 90.0), *measured[4:], *trained]
-
-    def comparisons(self, model: str) -> list[EngineSet]:
-        """Return the engines of an encoder: precisions, tickets, early exit and token pruning."""
-        half, length = self.half, 32 if self.tiny else 128
-        on_cpu = self.device == "cpu"
-        first = {"torch": [half], "torch-compile": [half], "tensorrt": ["fp16", "bf16"]}
-        others = {"torch": ["fp32", "bf16"], "onnxruntime": ["fp32", "fp16"],
-                  "tensorrt": ["fp32", "int8", "fp8"]}  # fmt: skip
-        if on_cpu:
-            others = {"torch": ["fp32"], "onnxruntime": ["fp32", "int8"]}
-        else:
-            first["torch-compile"].append("bf16")
-        best = [backend for backend in ("tensorrt", "onnxruntime") if backend in self.backends][:1]
-        tickets = dict.fromkeys(dict.fromkeys(["torch-compile", *best]), [half])
-        reductions = [f"{half}+seq{length}{reduction}" for reduction in ("", "+exit", "+tokens")]
-        reduced = {backend: list(reductions) for backend in ("torch", "onnxruntime", "tensorrt")}
-        for backend in ("onnxruntime", "tensorrt"):  # PyTorch programs have no If
-            reduced[backend].append(f"{half}+seq{length}+exit-if")
-        levels = ("full", *(f"ticket-{level}" for level in LEVELS))
-        engine_sets = [
-            EngineSet(f"{model}-half", ("full",), first, windows=2),
-            *(EngineSet(f"{model}-tickets-{backend}", levels, {backend: variants})
-              for backend, variants in tickets.items()),
-            EngineSet(f"{model}-others", ("full",), others),
-            EngineSet(f"{model}-exits-tokens", ("reduced",), reduced),
-        ]  # fmt: skip
-        here = self.backends
-        return [
-            replace(each, wanted={name: variants for name, variants in each.wanted.items() if name in here})
-            for each in engine_sets
-        ]
-
-    def environment(self) -> None:
-        """Write host and versions.
-
-        Raises:
-            UsageError: OUT has results of another GPU model.
-        """
-        versions = {"torch": torch.__version__, "cuda": torch.version.cuda}
-        for package in ("onnxruntime", "tensorrt", "transformers", "onnx"):
-            spec = importlib.util.find_spec(package)
-            versions[package] = None if spec is None else getattr(__import__(package), "__version__", "?")
-        facts = {
-            "host": identity.host().to_json(),
-            "versions": versions,
-            "date": now(),
-            "backends": self.backends,
-            "without": self.without,
-        }
-        path = self.out / "environment.json"
-        if path.is_file():
-            before, here = (
-                gpu_page.where(json.loads(path.read_bytes())["host"]),
-                gpu_page.where(facts["host"]),
-            )
-            if before != here:
-                raise UsageError(
-                    f"{self.out} has results of {before}, but this machine has {here}: use another OUT."
-                )
-        files.write_json(path, facts)
-
-    def build(self, engine_set: EngineSet) -> None:
-        """Build the missing engines."""
-        checkpoints = [self.checkpoint(engine_set.name, name) for name in engine_set.checkpoints]
-        refused = []
-        for backend, variants in engine_set.wanted.items():
-            _, failures = export_all(
-                checkpoints, variants, [backend], self.out / "engines" / engine_set.name, device=self.device,
-                data_folder=self.rows(), keep_failed=True, calibration_rows=64,
-            )  # fmt: skip
-            refused += [str(failure) for failure in failures]
-        if refused:
-            files.write_json(self.out / "refused" / f"{engine_set.name}.json", {"refused": refused})
-
-    def measure(self, engine_set: EngineSet) -> None:
-        """Measure the engines in one session, and write their results together."""
-        if not (self.out / "done" / f"{engine_set.name}-build").is_file():
-            self.build(engine_set)
-        length = 32 if self.tiny else 128
-        batches = (1, 8) if self.tiny else (1, 8, 32, 128, 512)
-        plan = MeasurementPlan(
-            scenarios=("single-stream", "offline"), grid=tuple((batch, length) for batch in batches),
-            rounds=8 if not self.tiny else 3, grid_rounds=6 if not self.tiny else 3,
-            window_s=self.window_s, windows=engine_set.windows, batch_size=8 if self.tiny else 128,
-            warmup_s=2.0, limit=ROWS,
-        )  # fmt: skip
-        ready, fresh = self.out / "results" / engine_set.name, self.out / "results" / f".{engine_set.name}"
-        shutil.rmtree(fresh, ignore_errors=True)
-        engines = self.out / "engines" / engine_set.name
-        _, failures = profile([engines], out=fresh, plan=plan, data_folder=self.rows())
-        for failure in failures:
-            print(f"not measured: {failure}", file=sys.stderr)
-        shutil.rmtree(ready, ignore_errors=True)  # left over from an interruption after this line
-        fresh.rename(ready)
-
-    def tickets(self, task: str) -> None:
-        """Train super tickets of the encoder; checkpoints are deleted, so that OUT remains small."""
-        from effx.recipe import sweeps
-        from effx.specs.training import TicketSearchSettings
-
-        assert self.encoder and self.data
-        settings = TicketSearchSettings.of(seeds=5, keep="none", limit=64 if self.tiny else None)
-        if self.tiny:
-            settings = settings.replace(levels="40", seeds=1, max_steps=4, max_length=32)
-        sweeps.tickets(
-            task, self.encoder, out=self.out / "tickets" / task, data_folder=self.data / task,
-            settings=settings,
-        )  # fmt: skip
-
-    def rows(self) -> Path:
-        """Return a folder of generated texts of one to three sentences, up to 77 tokens."""
-        folder = self.out / "rows"
-        if not folder.is_dir():
-            rng = np.random.default_rng(0)
-            with files.new_folder(folder) as temporary:
-                for split in ("train", "validation"):
-                    texts, labels = corpus.split(split)
-                    lines = []
-                    for label in labels[:ROWS]:
-                        count = int(rng.integers(1, 4))
-                        chosen = rng.integers(0, len(texts), count)
-                        text = " ".join(texts[index] for index in chosen)
-                        lines.append(json.dumps({"sentence": text, "label": int(label)}) + "\n")
-                    (temporary / f"{split}.jsonl").write_text("".join(lines))
-        return folder
-
-    def checkpoint(self, comparison: str, name: str) -> Path:
-        """Return a checkpoint with random weights; create it if missing."""
-        model = next(model for model in SHAPES if comparison.startswith(model))
-        folder = self.out / "checkpoints" / f"{model}-{name}"
-        if Checkpoint.find(folder):
-            return folder
-        words = tokenizer(corpus.texts("train")[:2000])
-        shape = TINY if self.tiny else SHAPES[model]
-        torch.manual_seed(0)
-        config = AutoConfig.for_model("bert", vocab_size=len(words) if self.tiny else 30522,
-                                      max_position_embeddings=128 if self.tiny else 512, num_labels=2,
-                                      pad_token_id=0, **shape)  # fmt: skip
-        model_ = AutoModelForSequenceClassification.from_config(config).eval()
-        more: dict[str, Any] = {}
-        if name.startswith("ticket-"):
-            prune_uniformly(model_, int(name.split("-")[1]) / 100)
-        if name == "reduced":
-            layers = shape["num_hidden_layers"]
-            exits.add_ramps(model_, after=(round(layers / 3), round(2 * layers / 3)))
-            tokens.schedule(model_, shares=np.linspace(1.0, 0.3, layers).tolist())
-            more["exits"] = {"rule": "entropy", "threshold": None, "patience": 1}
-        task, length = TASKS["sst2"], 32 if self.tiny else 128
-        keep = {"model": f"{model} with random weights", "seed": 0, "training": {"regime": "none"},
-                "metrics": {}, "parent": None, "max_length": length, "data": str(self.rows())}  # fmt: skip
-        if "exits" in more:
-            more["exits"]["threshold"] = self.threshold(model_, words)
-        models.save(model_, folder, tokenizer=words, task=task, **keep, **more)
-        return folder
-
-    def threshold(self, model: Any, words: Any) -> float:
-        """Return the entropy below which half of the rows exit at the first ramp.
-
-        The rows have the maximum length and token ids in the task's order, as in the grid: the outputs of
-        random ramps depend more on the length than on the text.
-        """
-        folder, length, n = self.out / "words", 32 if self.tiny else 128, 128
-        words.save_pretrained(folder)
-        model.config.save_pretrained(folder)
-        texts = [(json.loads(line)["sentence"],) for line in (self.rows() / "validation.jsonl").open()]
-        encoded = Encoder(folder, length)(texts)
-        rng = np.random.default_rng(0)
-        ids = np.stack(
-            [np.resize(np.roll(encoded.ids, -rng.integers(len(encoded.ids))), length) for _ in range(n)]
-        )
-        rows = Encoded(
-            ids.reshape(-1), np.zeros(n * length, np.int8), np.arange(n + 1) * length, encoded.pad_id
-        )
-        return float(np.median(entropy(evaluate.head_logits(model, rows, prune_tokens=False)[0])))
-
-    def traces(self) -> None:
-        """Record energy counter and power of idle, steady and bursty work, as test data for replay."""
+    def run(self, seconds: float, selected: Sequence[str], *, retry: bool) -> int:
+        """Run steps until all are done or the time is over; return the exit code."""
+        end = time.monotonic() + seconds
+        code = 0
         try:
-            meter: Any = meters.nvml.open("")
-        except meters.UnavailableError as error:
-            print(f"no traces: {error}", file=sys.stderr)
-            return
-        shape = torch.empty(4096, 4096, device="cuda", dtype=torch.bfloat16).normal_()
-
-        def work(seconds: float) -> None:
-            end = time.perf_counter() + seconds
-            while time.perf_counter() < end:
-                for _ in range(20):
-                    torch.mm(shape, shape)
-                torch.cuda.synchronize()
-
-        def bursts(on_s: float, off_s: float, times: int) -> None:
-            for _ in range(times):
-                work(on_s)
-                time.sleep(off_s)
-
-        patterns: dict[str, Callable[[], None]] = {
-            "idle": lambda: time.sleep(12.0),
-            "steady": lambda: work(14.0),
-            "bursts-200ms": lambda: bursts(0.2, 0.2, 35),
-            "bursts-25ms": lambda: bursts(0.025, 0.075, 140),
-        }
-        try:
-            identity = meter.describe()
-            for name, pattern in patterns.items():
-                sampler = meter.sampler
-                meter.start()
-                pattern()
-                sampler.halt()
-                samples, error = sampler.stop()
-                if error is not None:
-                    raise error
-                zero_s, zero_j = samples[0].after_s, samples[0].counter_j
-                trace: dict[str, Any] = {
-                    "device": f"{identity['device']}, driver {identity['driver']}",
-                    "recorded": now(),
-                    "command": f"python benchmarks/gpu_suite.py OUT --steps traces ({name})",
-                    "power_by": identity["power_by"],
-                    "power_window_s": identity["power_window_s"],
-                    "t_s": [round(sample.after_s - zero_s, 6) for sample in samples],
-                }
-                if zero_j is not None:
-                    trace["counter_j"] = [round(sample.counter_j - zero_j, 3) for sample in samples]
-                if samples[0].power_w is not None:
-                    trace["power_w"] = [sample.power_w for sample in samples]
-                files.write_json(self.out / "traces" / f"{name}.json", trace)
+            for step in self._steps:
+                if (selected and step.name not in selected) or not self._is_open(step, selected, retry=retry):
+                    continue
+                left = end - time.monotonic()
+                if left < min(step.least_s, step.expected_s):
+                    continue
+                self._save(self._attempt(step, min(step.limit_s, left)))
+        except Stopped as stop:
+            code = 128 + stop.number
         finally:
-            meter.close()
+            states = self.summary()
+        wanted = [state for step, state in states.items() if not selected or step in selected]
+        if code:
+            return code
+        if UNFINISHED in wanted or LEFT in wanted:
+            count = wanted.count(UNFINISHED) + wanted.count(LEFT)
+            print(f"{count} steps remain: run the same command again", file=sys.stderr)
+            return 3
+        return int(FAILED in wanted or bool(selected and LACKING in wanted))
+
+    def record(self, name: str) -> Record | None:
+        """Return what is known about a step."""
+        return Record.read(self._path(name))
+
+    def missing(self, inputs: Sequence[Input]) -> list[str]:
+        """Return which inputs are not here, for a message."""
+        return [text for each in inputs if (text := self._why_missing(each))]
+
+    def summary(self) -> dict[str, str]:
+        """Write summary.json, README.md and the archive; return step -> state."""
+        entries, states = [], {}
+        for step in self._steps:
+            record = self.record(step.name)
+            if record is None:
+                without = self.missing(step.needs)
+                record = Record(step.name, LACKING if without else LEFT, reason="; ".join(without) or None)
+            states[step.name] = record.state
+            facts = {name: value for name, value in vars(record).items() if name != "step"}
+            entries.append({**step.to_json(), **facts, "without": self.missing(step.uses)})
+        _write(self.out / "summary.json", json.dumps({"command": self._command, "steps": entries}, indent=1))
+        self._write_page()
+        if self._archive is not None:
+            pack(self.out, self._archive)
+        return states
+
+    def _is_open(self, step: Step, selected: Sequence[str], *, retry: bool) -> bool:
+        record = self.record(step.name)
+        if record is None or record.state in (UNFINISHED, LACKING):
+            return True
+        if record.state == FAILED:
+            return retry or step.name in selected
+        return step.creates is not None and not step.creates.exists()
+
+    def _attempt(self, step: Step, limit_s: float) -> Record:
+        """Run a step's commands, and return its new record."""
+        before = self.record(step.name) or Record(step.name, LEFT)
+        if without := self.missing(step.needs):
+            reason = "; ".join(without)
+            print(f"{step.name}: skipped: {reason}", file=sys.stderr)
+            return Record(step.name, LACKING, before.seconds, before.attempts, reason, _now())
+        print(f"{step.name}: expected {step.expected_s / 60:.1f} min", file=sys.stderr, flush=True)
+        began = time.monotonic()
+        state, reason = DONE, None
+        try:
+            for command in step.commands:
+                state, reason = self._execute(step, command, limit_s - (time.monotonic() - began))
+                if state != DONE:
+                    break
+        except Stopped as stop:
+            self._save(self._of(step, before, began, UNFINISHED, str(stop)))
+            raise
+        if state == UNFINISHED and not step.resumes and limit_s >= step.limit_s:
+            state = FAILED  # the next attempt would end in the same way
+        return self._of(step, before, began, state, reason)
+
+    def _execute(self, step: Step, command: Command, limit_s: float) -> tuple[str, str | None]:
+        """Run a command line and return the state and why."""
+        log = self.out / "logs" / f"{step.name}.log"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+        environment = {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
+        if command.copies > 1:
+            threads = max(1, (os.cpu_count() or 1) // command.copies)
+            environment.setdefault("OMP_NUM_THREADS", str(threads))
+        with log.open("ab") as stream:
+            stream.write(f"\n$ {command}\n".encode())
+            stream.flush()
+            processes = [
+                subprocess.Popen(
+                    [sys.executable, *command.arguments], stdin=subprocess.DEVNULL, stdout=stream,
+                    stderr=subprocess.STDOUT, env=environment, cwd=ROOT, start_new_session=True,
+                )
+                for _ in range(command.copies)
+            ]  # fmt: skip
+            try:
+                in_time = _wait(processes, limit_s)
+            finally:
+                _stop(processes)
+        if not in_time:
+            return UNFINISHED, f"stopped after {limit_s:.0f} s"
+        codes = [process.returncode for process in processes]
+        wrong = [code for code in codes if code and code not in command.answers]
+        if not wrong:
+            return DONE, None
+        last = log.read_text(errors="replace").strip().splitlines()[-1:]
+        return FAILED, f"exit code {wrong[0]} ({log.relative_to(self.out)}): {''.join(last)[:300]}"
+
+    def _of(self, step: Step, before: Record, began: float, state: str, reason: str | None) -> Record:
+        seconds = round(before.seconds + time.monotonic() - began, 1)
+        return Record(step.name, state, seconds, before.attempts + 1, reason, _now())
+
+    def _save(self, record: Record) -> None:
+        record.write(self._path(record.step))
+        if record.state != LACKING:
+            said = f": {record.reason}" if record.reason else ""
+            print(
+                f"{record.step}: {record.state} ({record.seconds:.1f} s){said}", file=sys.stderr, flush=True
+            )
+            self.summary()
+
+    def _write_page(self) -> None:
+        if not (self.out / "environment.json").is_file():
+            return
+        try:
+            import gpu_page
+
+            gpu_page.write(self.out, self._command)
+        except Exception as error:  # the results are what counts, and the page can be written again
+            print(f"README.md was not written: {type(error).__name__}: {error}", file=sys.stderr)
+
+    def _why_missing(self, wanted: Input) -> str | None:
+        name = wanted.name
+        if wanted.kind == "package":
+            return f"package {name}" if gpu_plan.lacking([name]) else None
+        if wanted.kind == "step":
+            step = next(each for each in self._steps if each.name == name)
+            record = self.record(name)
+            done = record is not None and record.state == DONE
+            return None if done and (step.creates is None or step.creates.exists()) else f"step {name}"
+        if wanted.kind == "rows":
+            return None if self.plan.data and Path(name).exists() else f"rows {name} (--data)"
+        return None if self.plan.encoder else "encoder (--encoder)"
+
+    def _path(self, name: str) -> Path:
+        return self.out / "steps" / f"{name}.json"
 
 
-def _onnxruntime_has_cuda() -> bool:
-    import onnxruntime
+def pack(out: Path, archive: Path) -> None:
+    """Write what was measured and recorded, without weights, as .tar.gz."""
 
-    return "CUDAExecutionProvider" in onnxruntime.get_available_providers()
+    def wanted(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
+        parts = Path(entry.name).parts
+        of_weights = bool({*parts} & {*LEFT_OUT}) or entry.name.endswith(WEIGHTS)
+        return None if of_weights or any(part.endswith(".tmp") for part in parts) else entry
+
+    archive.parent.mkdir(parents=True, exist_ok=True)
+    fresh = archive.with_name(f".{archive.name}.tmp")
+    with tarfile.open(fresh, "w:gz") as stream:
+        for path in sorted(out.iterdir()):
+            if path.resolve() not in (archive.resolve(), fresh.resolve()):
+                stream.add(path, path.name, filter=wanted)
+    fresh.replace(archive)
 
 
-def prune_uniformly(model: Any, share: float) -> None:
-    """Prune a share of each layer's heads and FFN neurons."""
-    heads, neurons = {}, {}
-    for index, layer in enumerate(structure(model).layers):
-        heads[index] = list(range(round(share * len(layer.heads))))
-        neurons[index] = list(range(round(share * layer.intermediate / 64) * 64))
-    models.prune(model, heads=heads, neurons=neurons)
+def _wait(processes: Sequence[subprocess.Popen[bytes]], limit_s: float) -> bool:
+    """Wait until all processes have ended; return whether that was in time."""
+    end = time.monotonic() + limit_s
+    for process in processes:
+        try:
+            process.wait(max(0.0, end - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            return False
+    return True
 
 
-def main() -> int:
+def _stop(processes: Sequence[subprocess.Popen[bytes]]) -> None:
+    """End processes with their children: they are asked to save their work first."""
+    running = [process for process in processes if process.poll() is None]
+    for process in running:
+        _signal(process, signal.SIGTERM)
+    _wait(running, GRACE_S)
+    for process in running:
+        _signal(process, signal.SIGKILL)
+        process.wait()
+
+
+def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    try:
+        os.killpg(process.pid, number)
+    except ProcessLookupError:
+        return
+
+
+def _write(path: Path, text: str) -> None:
+    fresh = path.with_name(f".{path.name}.tmp")
+    fresh.write_text(text + "\n")
+    fresh.replace(path)
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def has_gpu() -> bool:
+    """Whether the NVIDIA driver answers."""
+    try:
+        return int(ctypes.CDLL("libcuda.so.1").cuInit(0)) == 0
+    except OSError:
+        return False
+
+
+def other_machine(out: Path) -> str | None:
+    """Return the GPU or processor that OUT has results of, if it is not that of this machine."""
+    import gpu_page
+
+    from effx.host import identity
+
+    path = out / "environment.json"
+    if not path.is_file():
+        return None
+    before = gpu_page.where(json.loads(path.read_bytes())["host"])
+    return None if before == gpu_page.where(identity.host().to_json()) else before
+
+
+def print_plan(suite: Suite, steps: Sequence[Step], lacking: Sequence[str], *, as_json: bool) -> None:
+    """Print steps with their expected minutes, inputs and commands."""
+    if as_json:
+        required = {name: gpu_plan.installed(name) for name in gpu_plan.required()}
+        entries = [
+            {**step.to_json(), "lacks": suite.missing(step.needs), "without": suite.missing(step.uses)}
+            for step in steps
+        ]
+        print(json.dumps({"packages": required, "lacking": lacking, "steps": entries}, indent=1))
+        return
+    total = 0.0
+    for step in steps:
+        total += step.expected_s
+        print(f"{step.name}: {step.title}")
+        print(f"    about {step.expected_s / 60:.1f} min ({total / 60:.0f} min with those before), "
+              f"{'continues' if step.resumes else 'starts again'} if stopped")  # fmt: skip
+        for text, inputs in (("needs", step.needs), ("measures more with", step.uses)):
+            if inputs:
+                absent = suite.missing(inputs)
+                names = [f"{each.kind} {each.name}" for each in inputs]
+                print(
+                    f"    {text}: {', '.join(names)}" + (f"; not here: {', '.join(absent)}" if absent else "")
+                )
+        for command in step.commands:
+            print(f"    $ {command}")
+    print(f"packages that every step needs: {', '.join(gpu_plan.required())}")
+    if lacking:
+        print(f"not installed: {', '.join(lacking)}")
+
+
+def arguments() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("out", type=Path)
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--size", choices=("full", "tiny"), default="full")
-    parser.add_argument(
-        "--seconds",
-        type=float,
-        default=math.inf,
-        help="start no step that is expected to end later (at least one is run)",
-    )
+    parser.add_argument("--seconds", type=float, default=math.inf, help="start no step that is expected to "
+                        "end later, and stop what is running then")  # fmt: skip
     parser.add_argument("--steps", default="", help="names of steps to run, separated by commas")
-    parser.add_argument("--window-s", type=float, default=10.0, help="minimum length of an energy window, s")
-    parser.add_argument("--encoder", help="folder or name of an encoder to train tickets of")
+    parser.add_argument("--window-s", type=float, default=gpu_plan.WINDOW_S,
+                        help="minimum length of an energy window, s")  # fmt: skip
+    parser.add_argument("--encoder", help="folder or name of an encoder, for the steps that train")
     parser.add_argument("--data", type=Path, help="folder with a folder of rows per task, for --encoder")
-    options = parser.parse_args()
-    started = time.perf_counter()
-    suite = Suite(options.out, options.device, options.size == "tiny", options.window_s, options.encoder,
-                  options.data)  # fmt: skip
-    if options.device == "cuda" and not torch.cuda.is_available():
+    parser.add_argument("--workers", type=int, default=max(1, min(8, (os.cpu_count() or 1) // 2)),
+                        help="processes that share a sweep of fine-tunings")  # fmt: skip
+    parser.add_argument("--retry", action="store_true", help="repeat steps that failed")
+    parser.add_argument("--dry-run", action="store_true", help="print the plan")
+    parser.add_argument("--json", action="store_true", help="print the plan as JSON")
+    parser.add_argument("--archive", type=Path, help="after every step, also write OUT without weights and "
+                        "engines to this .tar.gz; unpacked into a new OUT, it resumes the suite")  # fmt: skip
+    return parser
+
+
+def main() -> int:
+    sys.path.insert(0, str(ROOT))  # effx itself need not be installed
+    options = arguments().parse_args()
+    encoder = options.encoder
+    if encoder and Path(encoder).exists():
+        encoder = str(Path(encoder).resolve())
+    plan = Plan(
+        options.out.resolve(), options.device, options.size == "tiny", options.window_s, encoder,
+        options.data and options.data.resolve(), max(1, options.workers), gpu_plan.available(options.device),
+    )  # fmt: skip
+    command = " ".join(["python", "benchmarks/gpu_suite.py", *sys.argv[1:]])
+    suite = Suite(plan, archive=options.archive and options.archive.resolve(), command=command)
+    steps = plan.steps()
+    selected = [name for name in options.steps.split(",") if name]
+    if wrong := {*selected} - {step.name for step in steps}:
+        known = ", ".join(step.name for step in steps)
+        print(f"unknown step {', '.join(sorted(wrong))}: choose from {known}", file=sys.stderr)
+        return 2
+    lacking = gpu_plan.lacking(gpu_plan.required())
+    if options.dry_run:
+        wanted = [step for step in steps if not selected or step.name in selected]
+        print_plan(suite, wanted, lacking, as_json=options.json)
+        return 0
+    if lacking:
+        print(f"not installed: {', '.join(lacking)}. Run: pip install {' '.join(lacking)}", file=sys.stderr)
+        return 2
+    if options.device == "cuda" and not has_gpu():
         print("no GPU available; --device cpu --size tiny runs the steps without one", file=sys.stderr)
         return 2
-    options.out.mkdir(parents=True, exist_ok=True)
-    steps = suite.steps()
-    selected = set(filter(None, options.steps.split(",")))
-    if wrong := selected - {step.name for step in steps}:
+    if (before := other_machine(options.out)) is not None:
         print(
-            f"unknown step {', '.join(sorted(wrong))}: choose from {', '.join(s.name for s in steps)}",
-            file=sys.stderr,
+            f"{options.out} has results of {before}, not of this machine: use another OUT.", file=sys.stderr
         )
         return 2
-    try:
-        suite.environment()
-    except EffxError as error:
-        print(error, file=sys.stderr)
-        return 2
-    left = failed = tried = 0
-    for step in steps:
-        marker = options.out / "done" / step.name
-        if marker.is_file() or (selected and step.name not in selected):
-            continue
-        if tried and time.perf_counter() - started + step.expected_s > options.seconds:
-            left += 1
-            continue
-        tried += 1
-        began = time.perf_counter()
-        try:
-            step.run()
-        except EffxError as error:  # other steps may succeed
-            print(f"{step.name}: {error}", file=sys.stderr)
-            failed += 1
-            continue
-        files.write_atomic(marker, f"{time.perf_counter() - began:.1f} s\n".encode())
-        print(f"{step.name}: done in {time.perf_counter() - began:.1f} s", file=sys.stderr)
-        command = " ".join(["python", "benchmarks/gpu_suite.py", *sys.argv[1:]])
-        gpu_page.write(options.out, command, suite.without)
-    if left:
-        print(f"{left} steps remain: run the same command again", file=sys.stderr)
-    return 3 if left else int(failed > 0)
+    options.out.mkdir(parents=True, exist_ok=True)
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise Stopped(number)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
+    return suite.run(options.seconds, selected, retry=options.retry)
 
 
 if __name__ == "__main__":

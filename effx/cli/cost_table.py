@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     type=options.Word(BUILDABLE, "backend"),
     help="Runtime.",
 )
+@options.device
 @click.option(
     "--for",
     "workloads",
@@ -68,6 +69,7 @@ def command(
     checkpoint: Path,
     variant: str,
     backend: str,
+    device: str | None,
     workloads: tuple[str, ...],
     data_folder: DataSource | None,
     threads: int | None,
@@ -95,12 +97,13 @@ def command(
 
     files.check_writable(out)
     tables = measure_costs.measure(
-        checkpoint, variant=variant, backend=backend, workloads=workloads, data_folder=data_folder,
-        threads=threads, rounds=rounds, checks=checks, seed=seed, coarse=coarse,
+        checkpoint, variant=variant, backend=backend, device=device, workloads=workloads,
+        data_folder=data_folder, threads=threads, rounds=rounds, checks=checks, seed=seed, coarse=coarse,
     )  # fmt: skip
     texts = []
     for table in tables:
-        path = out / f"{table.checkpoint}.{variant}.{backend}.{table.workload}.json"
+        suffix = f".{table.device}" if table.device else ""
+        path = out / f"{table.checkpoint}.{variant}.{backend}{suffix}.{table.workload}.json"
         table.write(path)
         texts.append(f"{_text(table)}\n{path}")
     printed = json.dumps([table.to_json() for table in tables], indent=1) if as_json else "\n\n".join(texts)

@@ -31,8 +31,10 @@ from effx.specs.optimize import OptimizeSettings
 @click.option(
     "--backend", "backends", multiple=True, type=options.Word(BUILDABLE, "backend"),
     help="Runtime; repeatable. The one on which the unreduced engine is the fastest is taken. Default: "
-    "onnxruntime and openvino, as far as they are installed.",
+    "onnxruntime and openvino, as far as they are installed; on a GPU the first of tensorrt, onnxruntime and "
+    "torch, and one only.",
 )  # fmt: skip
+@options.device
 @options.meter
 @click.option(
     "--unlabelled-data", type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -56,6 +58,7 @@ def command(
     checkpoint: Path,
     built_for: str | None,
     backends: tuple[str, ...],
+    device: str | None,
     meter: str,
     unlabelled_data: Path | None,
     data_folder: DataSource | None,
@@ -94,6 +97,7 @@ def command(
             data_folder=data_folder,
             settings=OptimizeSettings.of(**rest),
             backends=backends,
+            device=device,
             built_for=built_for,
             meter=meter,
             unlabelled=unlabelled_data,

@@ -14,7 +14,7 @@ from click.core import ParameterSource
 
 from effx.artifacts import Checkpoint
 from effx.errors import EffxError, UsageError, nearest
-from effx.specs import meters, settings
+from effx.specs import backends, meters, settings
 from effx.specs.data import DataSettings, DataSource
 from effx.specs.distillation import DistillationSettings, GivenTeacher
 from effx.specs.quantities import Quantity
@@ -217,6 +217,11 @@ training_meter = click.option(
     callback=_use_meter,
     help="Energy meter of the computation; what it took is recorded in the checkpoint. "
     f"{meters.help_text('the first meter that can read what is trained on')}.",
+)
+device = click.option(
+    "--device",
+    type=Word(backends.RUNNABLE_DEVICES, "device"),
+    help="Device of the engines: cpu or cuda. Default: cpu, or cuda for backends without cpu.",
 )
 engines_folder = click.option(
     "-o",

@@ -166,7 +166,17 @@ def _precisions(layer: Mapping[str, Any]) -> set[str]:
     """
     if _FUSED_REGION in str(layer.get("Name", "")).lower():
         return set()
-    operands = " ".join(str(entry.get("Format/Datatype", "")).lower() for entry in layer.get("Inputs", []))
+    operands = " ".join(_operand_type(entry) for entry in layer.get("Inputs", []))
     tactic = str(layer.get("TacticName", "")).lower()
     precisions = {name for name, pattern in _OPERAND_TYPES if re.search(pattern, operands)}
     return precisions | {name for name, pattern in _TACTICS if re.search(pattern, tactic)}
+
+
+def _operand_type(operand: Mapping[str, Any]) -> str:
+    """Return how the inspector names an operand's type, in small letters; empty: it does not.
+
+    Until TensorRT 10 one field has format and type; TensorRT 11 has a field for each (its migration guide,
+    "IEngineInspector JSON output"). The type counts, as a format's description may name another one.
+    """
+    fields = {name.lower(): str(value).lower() for name, value in operand.items()}
+    return next((fields[name] for name in ("format/datatype", "datatype", "format") if name in fields), "")

@@ -29,7 +29,8 @@ from effx.train.source import check_trainable
 
 _SAVED_BY_EXITS = ("latency", "cpu_time", "energy")
 _USUAL = ("onnxruntime", "openvino")
-"""Backends that are tried if none is named."""
+_USUAL_ON_GPU = ("tensorrt", "onnxruntime", "torch")
+"""Backends that are tried if none is named: all of them on the CPU, the first that works on a GPU."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,8 @@ class Checked:
     rows: DataSource | None
     """Where they are; None: the hub, or the demo corpus."""
     backends: tuple[str, ...]
+    device: str | None
+    """That engines are built for; None: the default one of their backends."""
     by_agreement: bool
     """Whether the labels are the checkpoint's own predictions, as the rows have none."""
     training_share: float | None
@@ -59,6 +62,8 @@ def check(
     wanted: Sequence[str],
     meter: str,
     labelled: Path,
+    *,
+    device: str | None = None,
 ) -> Checked:
     """Check everything that can be known before the work.
 
@@ -70,6 +75,7 @@ def check(
         wanted: backends; empty: those that are installed.
         meter: energy meter.
         labelled: folder for rows with predicted labels, where they have none.
+        device: ``cpu`` or ``cuda``; None: the default of the backends.
 
     Raises:
         UsageError: the checkpoint is reduced already, a setting does not fit, or too few rows prove anything.
@@ -86,9 +92,9 @@ def check(
             f"variant {settings.variant}: expected a precision, e.g. int8: the reductions are searched for.",
             settings="variant",
         )
-    able = _backends(variant, wanted)
+    able = _backends(variant, wanted, device)
     also_trained = _also_trained(opened, settings, workload)
-    _check_parts(opened, settings, also_trained, able)
+    _check_parts(opened, settings, also_trained, able, device)
     if settings.recovery_s is not None and settings.recovery_s < LEAST_RECOVERY_S:
         count = len(settings.speedups)
         least = LEAST_RECOVERY_S * count / RECOVERY_SHARE
@@ -117,7 +123,9 @@ def check(
     share, choosing_rows = choosing.share(
         training_rows, settings.limit, settings.choosing_rows, calibrated=bool(also_trained)
     )
-    return Checked(checkpoint, task, location, able, by_agreement, share, choosing_rows, also_trained)
+    if all(backends.get(name).default_device == device for name in able):
+        device = None
+    return Checked(checkpoint, task, location, able, device, by_agreement, share, choosing_rows, also_trained)
 
 
 def _also_trained(opened: Checkpoint, settings: OptimizeSettings, workload: BuiltFor) -> tuple[str, ...]:
@@ -141,13 +149,14 @@ def _also_trained(opened: Checkpoint, settings: OptimizeSettings, workload: Buil
 
 
 def _check_parts(
-    opened: Checkpoint, settings: OptimizeSettings, also_trained: Sequence[str], able: Sequence[str]
-) -> None:
+    opened: Checkpoint, settings: OptimizeSettings, also_trained: Sequence[str], able: Sequence[str],
+    device: str | None,
+) -> None:  # fmt: skip
     """Raise :class:`UsageError` if a backend or the model cannot be built with what is also tried."""
     for part in (*settings.parts, *(ALSO_PARTS[word] for word in also_trained)):
         both = variants.parse(f"{part}+{settings.variant}")
         for name in able:
-            if reason := refusal(both, name, backends.get(name).default_device):
+            if reason := refusal(both, name, backends.get(name).device(device)):
                 raise UsageError(f"{part} on {name}: {reason}.", settings=("also", "backends"))
         if part in settings.parts:
             windows = opened.task.behavior.form == "windows"
@@ -174,16 +183,25 @@ def _check_unreduced(opened: Checkpoint) -> None:
         )
 
 
-def _backends(variant: variants.Variant, wanted: Sequence[str]) -> tuple[str, ...]:
+def _backends(variant: variants.Variant, wanted: Sequence[str], device_name: str | None) -> tuple[str, ...]:
     """Return the backends that can build and run a variant here.
 
+    On a GPU a precision is one scheme, so that no engine is timed when it is built, and nothing says which of
+    several backends is the fastest.
+
     Raises:
-        UsageError: a named one cannot, or none can.
+        UsageError: a named one cannot, or none can; or several are named for a GPU.
         MissingExtraError: a named one is not installed.
+        DeviceError: there is no usable GPU.
     """
-    able, reasons = [], []
-    for name in dict.fromkeys(wanted or _USUAL):
-        device = backends.get(name).default_device
+    named = tuple(dict.fromkeys(wanted))
+    if len(named) > 1 and "cuda" in [backends.get(name).device_here(device_name) for name in named]:
+        raise UsageError(f"{', '.join(named)}: on a GPU one backend is optimized for; name one.",
+                         settings="backends")  # fmt: skip
+    able: list[str] = []
+    reasons = []
+    for name in named or (_USUAL_ON_GPU if device_name == "cuda" else _USUAL):
+        device = backends.get(name).device_here(device_name)
         try:
             engines.check_backend(name, device)
         except MissingExtraError as error:
@@ -195,6 +213,8 @@ def _backends(variant: variants.Variant, wanted: Sequence[str]) -> tuple[str, ..
             reasons.append(f"{name}: {reason}")
             continue
         able.append(name)
+        if device_name == "cuda":
+            break
     if not able or (wanted and reasons):
         raise UsageError(f"variant {variant.text}: {'; '.join(reasons)}.", settings=("variant", "backends"))
     return tuple(able)

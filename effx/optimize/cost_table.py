@@ -82,6 +82,8 @@ class CostTable(Record):
     scheme: str
     """How the variant was built, as int8-dynamic."""
     backend: Annotated[str, OneOf("backend", tuple(BACKENDS))]
+    device: str | None = None
+    """What the graphs ran on; None: the backend's default device."""
     threads: Count
     workload: str
     """``single``, ``BxL`` or ``offline``."""
@@ -102,6 +104,8 @@ class CostTable(Record):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        if self.device is not None and self.device not in BACKENDS[self.backend].devices:
+            raise ValueError(f"device: {self.backend} does not build for {self.device[:40]!r}")
         for name, costs in (("heads", self.heads), ("neurons", self.neurons)):
             sizes = [cost.size for cost in costs]
             if len(sizes) < 2 or sizes[0] != 0 or sizes != sorted(set(sizes)):

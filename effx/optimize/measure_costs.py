@@ -62,6 +62,7 @@ def measure(
     *,
     variant: str = "fp32",
     backend: str = "onnxruntime",
+    device: str | None = None,
     workloads: Sequence[str] = ("single",),
     data_folder: DataLocation = None,
     threads: int | None = None,
@@ -76,6 +77,7 @@ def measure(
         checkpoint: a fine-tuned model; its first layers are measured.
         variant: a precision, and parts that change a length, see :mod:`effx.specs.variants`.
         backend: the runtime.
+        device: ``cpu`` or ``cuda``; None: the backend's default.
         workloads: each ``single``, ``BxL`` or ``offline``, see :func:`effx.specs.measurement.built_for`. Of
             several schemes of a precision, the fastest in the first is taken.
         data_folder: file or folder of the rows of ``single`` and ``offline``; default: where the checkpoint's
@@ -88,6 +90,7 @@ def measure(
 
     Raises:
         UsageError: the combination cannot be built.
+        DeviceError: there is no usable GPU.
         ArtifactError: the checkpoint is damaged.
     """
     opened = Checkpoint.open(checkpoint)
@@ -95,7 +98,8 @@ def measure(
     if wanted.reductions or wanted.multi or wanted.scheme == variants.AUTO:
         raise UsageError(f"variant {variant}: a cost table is of plain graphs of one precision.",
                          settings="variant")  # fmt: skip
-    device = backends.get(backend).default_device
+    row = backends.get(backend)
+    device = row.device_here(device)
     engines.check_backend(backend, device)
     if reason := refusal(wanted, backend, device):
         raise UsageError(f"variant {variant} on {backend}: {reason}.", settings="variant")
@@ -127,6 +131,7 @@ def measure(
             "variant": variant,
             "scheme": maker.scheme,
             "backend": backend,
+            "device": None if device == row.default_device else device,
             "threads": threads or cpu.usable_processors(),
             "built_in_s": round(built_s, 1),
         }

@@ -39,6 +39,7 @@ def optimize(
     data_folder: DataLocation = None,
     settings: OptimizeSettings | None = None,
     backends: Sequence[str] = (),
+    device: str | None = None,
     built_for: str | None = None,
     meter: str = "auto",
     unlabelled: Path | None = None,
@@ -53,7 +54,9 @@ def optimize(
         data_folder: file or folder of the rows; default: where the checkpoint's came from. Rows without
             labels get those that the checkpoint predicts; engines are scored by their agreement with it.
         settings: what is accepted and looked for.
-        backends: runtimes; default: those of the CPU that are installed.
+        backends: runtimes; default: those of the CPU that are installed, or on a GPU the first that is. On
+            a GPU a single one.
+        device: ``cpu`` or ``cuda``; default: that of the backends.
         built_for: workload, see :func:`effx.specs.measurement.built_for`; default: single rows, or offline
             batches for throughput.
         meter: energy meter.
@@ -65,6 +68,7 @@ def optimize(
         UsageError: a setting is wrong, or the checkpoint has lost heads or neurons.
         DataError: the rows do not fit the task, or too few of them prove anything.
         ArtifactError: the checkpoint or a file of the workspace is damaged.
+        DeviceError: there is no usable GPU.
         StoppedError: by Ctrl-C or SIGTERM.
     """
     settings = settings or OptimizeSettings()
@@ -74,7 +78,9 @@ def optimize(
     with contextlib.ExitStack() as until_planned:
         if dry_run:
             labelled = until_planned.enter_context(scratch.folder("labelled"))
-        checked = check(Path(checkpoint), settings, workload, data_folder, backends, meter, labelled)
+        checked = check(
+            Path(checkpoint), settings, workload, data_folder, backends, meter, labelled, device=device
+        )
         return _optimize(checked, folder, settings, workload, meter, unlabelled, where, dry_run=dry_run)
 
 
@@ -89,7 +95,7 @@ def _optimize(
     *,
     dry_run: bool,
 ) -> Optimized:
-    entries = tuple(BackendEntry(backend=name) for name in checked.backends)
+    entries = tuple(BackendEntry(backend=name, device=checked.device) for name in checked.backends)
     recipe = sweeps.recipe_of(
         "optimize", checked.task.name, {}, folder, checked.rows, settings.limit, None, backends=entries
     )

@@ -22,6 +22,8 @@ SYMMETRIC_INT8 = "int8-static-symmetric"
 INT8_BF16 = "int8-static-bf16"
 """Static int8, and bf16 instead of fp32 in what is not quantized."""
 STATIC_FP8 = "fp8-static"
+RUNNABLE_DEVICES = ("cpu", "cuda")
+"""Devices of this machine; the others name kinds of GPUs of other machines."""
 AUTO_PRECISIONS = ("int8", "bf16", "fp16", "fp32")
 """What a variant ``auto`` tries, as far as the backend builds it."""
 CALIBRATED = frozenset({"int8-static", SYMMETRIC_INT8, INT8_BF16, STATIC_FP8})
@@ -86,6 +88,20 @@ class Backend:
         if name is not None and name not in self.devices:
             raise unknown(f"{self.name} device", name, self.devices)
         return name or self.default_device
+
+    def device_here(self, name: str | None) -> str:
+        """Return the device called ``name`` on which engines run on this machine; None: the default one.
+
+        Raises:
+            UsageError: the backend does not build for this device, or only for other machines.
+        """
+        device = self.device(name)
+        if device not in RUNNABLE_DEVICES:
+            raise UsageError(
+                f"device {device}: engines have to run here: expected one of {', '.join(RUNNABLE_DEVICES)}.",
+                settings="device",
+            )
+        return device
 
     def schemes_for(self, precision: str, device: str) -> tuple[str, ...]:
         """Return the schemes to build for a variant's precision; empty: not supported."""

@@ -267,6 +267,7 @@ class CostsStage(Settings):
 
     variant: str
     backend: str
+    device: str | None = None
     workload: BuiltFor
     rounds: int
     checks: int

@@ -6,13 +6,17 @@ that they run, types of operands, and a tactic. They were not recorded on a GPU.
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from effx.export import audit
 from effx.export import tensorrt_network as network
+from effx.export.builders import tensorrt as builder
 from effx.export.tensorrt_network import ParsedNetwork, PlanProfile
 from effx.manifests import Audit
 
@@ -68,6 +72,53 @@ def test_plan_in_the_precision_of_its_variant_passes(precision: str, operand: st
     result = audited(precision, ran)
     assert audit.failure(result, precision, "tensorrt") is None
     assert audit.mixed_precision_note(result, precision) is None
+
+
+def as_of_tensorrt_11(layers: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return layers with a field for the type and one for the format, as that release describes operands."""
+    linear = "Row major linear FP32 format (kLINEAR)"
+
+    def split(operand: dict[str, Any]) -> dict[str, Any]:
+        return {"Name": operand["Name"], "DataType": operand["Format/Datatype"], "Format": linear}
+
+    return [{**one, "Inputs": [split(each) for each in one["Inputs"]]} for one in layers]
+
+
+@pytest.mark.parametrize(
+    ("precision", "operand"),
+    [("fp32", "Float"), ("fp16", "Half"), ("bf16", "BFloat16"), ("int8", "Int8"), ("fp8", "FP8")],
+)
+def test_types_of_tensorrt_11_are_read(precision: str, operand: str) -> None:
+    ran = network.executed(as_of_tensorrt_11(plan(operand)), products(precision))
+    assert ran.product_precisions == {precision: 6}
+    assert audit.failure(audited(precision, ran), precision, "tensorrt") is None
+    wrong = network.executed(as_of_tensorrt_11(plan(operand)), products("fp64"))
+    assert wrong.product_precisions == {precision: 6}
+
+
+def test_plan_with_unfused_qdq_pairs_fails_on_tensorrt_11() -> None:
+    """Types that are not read would be unknown, and pass."""
+    result = audited("int8", network.executed(as_of_tensorrt_11(plan("Float")), products("int8")))
+    failure = audit.failure(result, "int8", "tensorrt")
+    assert failure is not None and failure.endswith("it runs 6 in fp32.")
+
+
+@pytest.mark.parametrize("release", ["10", "11", "without the enumeration"])
+def test_networks_are_strongly_typed_in_every_release(release: str) -> None:
+    """TensorRT 10 has other networks, too, in which types are hints: its flag is bit 1."""
+    flags = {"10": SimpleNamespace(EXPLICIT_BATCH=0, STRONGLY_TYPED=1), "11": SimpleNamespace()}
+    trt = SimpleNamespace()
+    if release in flags:
+        trt.NetworkDefinitionCreationFlag = flags[release]
+    assert builder._strongly_typed(trt) == (2 if release == "10" else 0)
+
+
+def test_no_type_is_left_to_a_builder_flag() -> None:
+    """TensorRT 11 has no such flags, and TensorRT 10 ignores them in strongly typed networks."""
+    text = Path(builder.__file__).read_text()
+    named = set(re.findall(r"BuilderFlag\.(\w+)", text))
+    assert named == {"TF32", "STRIP_PLAN", "REFIT_IDENTICAL"}
+    assert "int8_calibrator" not in text
 
 
 def audited(precision: str, *plans: PlanProfile) -> Audit:

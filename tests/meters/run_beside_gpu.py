@@ -1,11 +1,16 @@
-"""Run an ``effx`` command beside a fake GPU: ``python -m tests.meters.run_beside_gpu optimize ...``.
+"""Run an ``effx`` command, or a script, beside a fake GPU.
+
+    python -m tests.meters.run_beside_gpu optimize ...
+    python -m tests.meters.run_beside_gpu benchmarks/gpu_steps.py ...
 
 The fake NVML's clock is the machine's, and its GPU draws 300 W all the time.
 """
 
 from __future__ import annotations
 
+import runpy
 import sys
+from pathlib import Path
 
 from effx.cli import run
 from tests.meters.fake import Fake
@@ -15,6 +20,10 @@ def main() -> int:
     fake = Fake()
     fake.call("set_counter", 0.02, 0.0, 1.0)
     fake.call("follow")
+    if sys.argv[1].endswith(".py"):
+        sys.argv.pop(0)
+        sys.path.insert(0, str(Path(sys.argv[0]).parent))
+        runpy.run_path(sys.argv[0], run_name="__main__")
     return run(sys.argv[1:])
 
 

@@ -14,7 +14,7 @@ from effx.cli import run
 from effx.errors import ArtifactError, UsageError
 from effx.models import families, structure
 from effx.optimize.cost_table import CostTable, LayerSize, neuron_sizes
-from effx.optimize.measure_costs import _random_structures, _sizes, at_one_speed
+from effx.optimize.measure_costs import _random_structures, _sizes, at_one_speed, measure
 from effx.structure import Layer, Structure
 from tests.models import tiny
 
@@ -73,6 +73,7 @@ def test_the_gate_is_the_median_error(tmp_path: Path) -> None:
         ({"heads": [cost(1, 0.0), cost(4, 6.0)]}, "heads: expected at least two rising sizes from 0"),
         ({"backend": "tensorflow"}, "unknown backend"),
         ({"unreduced_s": "fast"}, "unreduced_s"),
+        ({"device": "sm89"}, "device: onnxruntime does not build for 'sm89'"),
     ],
 )
 def test_damaged_tables_are_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
@@ -139,6 +140,37 @@ def test_a_table_of_a_real_model(
     assert found.checkpoint_digest == checkpoint.digest
     assert "2 random structures: median error of the predicted cost" in printed
     assert str(tmp_path / "tiny.fp32.onnxruntime.4x16.json") in printed
+
+
+def test_the_device_is_in_the_table_and_in_its_name_unless_it_is_the_default(
+    checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stand-in of the measurement, as a GPU's cannot be had: the file of what it returns."""
+    assert table(tmp_path, device="cuda").device == "cuda" and table(tmp_path).device is None
+    asked = []
+
+    def stand_in(checkpoint: Any, **options: Any) -> list[CostTable]:
+        asked.append(options["device"])
+        return [table(tmp_path, device=options["device"], checks=[check(100.0, 101.0)])]
+
+    monkeypatch.setattr("effx.optimize.measure_costs.measure", stand_in)
+    command = ["cost-table", str(checkpoint.folder), "--variant", "int8", "-o", str(tmp_path / "costs")]
+    assert run([*command, "--device", "cuda"]) == run(command) == 0
+    assert asked == ["cuda", None]
+    assert {path.name for path in (tmp_path / "costs").iterdir()} == {
+        "c.int8.onnxruntime.cuda.single.json", "c.int8.onnxruntime.single.json",
+    }  # fmt: skip
+
+
+@pytest.mark.usefixtures("without_gpu")
+def test_a_gpu_that_is_not_there_is_told_before_graphs_are_built(
+    checkpoint: Checkpoint, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for device, message in (("cuda", "built without CUDAExecutionProvider"), ("sm89", "unknown device")):
+        assert run(["cost-table", str(checkpoint.folder), "--device", device, "-o", str(tmp_path / "o")]) == 2
+        assert message in capsys.readouterr().err
+    with pytest.raises(UsageError, match="device sm89: engines have to run here"):
+        measure(checkpoint.folder, backend="tensorrt-rtx", device="sm89")
 
 
 @pytest.mark.parametrize(

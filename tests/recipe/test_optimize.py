@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from effx import data, results
+from effx import data, engines, files, results
 from effx.analysis import optimized
 from effx.artifacts import Checkpoint
 from effx.cli import run
@@ -22,6 +22,11 @@ from effx.optimize import choosing, predicted_labels
 from effx.optimize.check import check
 from effx.optimize.choosing_predictions import ChoosingPredictions
 from effx.optimize.cost_table import CostTable
+from effx.recipe import sweeps
+from effx.recipe.graph import optimize as cells
+from effx.recipe.graph.cells import CellBuilder
+from effx.recipe.graph.plan import Artifacts
+from effx.recipe.language.recipe import BackendEntry
 from effx.specs.data import DataSettings, DataSource
 from effx.specs.optimize import OptimizeSettings
 from effx.specs.training import EarlyExitSettings, FinetuneSettings, TokenPruningSettings
@@ -178,6 +183,67 @@ def test_a_dry_run_builds_nothing(
     assert "export tiny.int8.onnxruntime" in printed
     assert "an engine for each of the speed-ups 1.5;" in printed
     assert not (tmp_path / "w").exists()
+
+
+def test_a_gpu_is_the_device_of_every_cell_that_builds_or_measures(
+    checkpoint: Checkpoint, rows_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The cells that follow the choice of the backend are added as if it had been chosen."""
+    asked: list[tuple[str, str]] = []
+    monkeypatch.setattr(engines, "check_backend", lambda name, device: asked.append((name, device)))
+    settings = OptimizeSettings.of(**{**VALUES, "variant": "fp16", "also": ("none",)})
+    labelled = tmp_path / "labelled"
+    checked = check(checkpoint.folder, settings, "single", str(rows_folder), ("torch",), "none", labelled,
+                    device="cuda")  # fmt: skip
+    assert asked == [("torch", "cuda")] and checked.device == "cuda"
+    entries = [BackendEntry(backend=name, device=checked.device) for name in checked.backends]
+    recipe = sweeps.recipe_of("optimize", checked.task.name, {}, tmp_path / "w", checked.rows, None, None,
+                              backends=tuple(entries))  # fmt: skip
+    chosen = tmp_path / "chosen"
+    files.write_json(chosen / "fastest.json", {"backend": "torch"})
+
+    def add(builder: CellBuilder, artifacts: Artifacts) -> None:
+        cells.add(builder, recipe.tasks[0], checked, settings, lambda cell: chosen, workload="single",
+                  meter="none", host="host", unlabelled=None)  # fmt: skip
+
+    plan = sweeps.planned(recipe, add)
+    built = [each.cell for each in plan.entries.values() if each.cell.stage in ("export", "costs")]
+    assert {cell.name for cell in built} == {
+        "tiny.fp32.torch.cuda", "tiny.fp16.torch.cuda", "tiny-1.5x.fp16.torch.cuda",
+        "tiny.fp16.torch.cuda.single",
+    }  # fmt: skip
+    assert all(cell.settings.device == "cuda" for cell in built)
+
+
+def test_on_the_default_device_nothing_is_named(
+    checkpoint: Checkpoint, rows_folder: Path, tmp_path: Path
+) -> None:
+    settings = OptimizeSettings.of(**VALUES)
+    for device in (None, "cpu"):
+        checked = check(checkpoint.folder, settings, "single", str(rows_folder), ("onnxruntime",), "none",
+                        tmp_path / "labelled", device=device)  # fmt: skip
+        assert (checked.backends, checked.device) == (("onnxruntime",), None)
+
+
+@pytest.mark.usefixtures("without_gpu")
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--device", "cuda", "--backend", "torch"], "onnxruntime, torch: on a GPU one backend is optimized"),
+        (["--device", "cuda"], "built without CUDAExecutionProvider"),
+        (["--device", "sm89"], "unknown device 'sm89'"),
+    ],
+)
+def test_wrong_devices_are_told_before_the_work(
+    checkpoint: Checkpoint, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str],
+    message: str,
+) -> None:  # fmt: skip
+    target = tmp_path / "work"
+    command = ["optimize", str(checkpoint.folder), *OPTIONS, "--variant", "fp16", "-o", str(target), *options]
+    assert run(command) == 2
+    error = capsys.readouterr().err
+    assert message in error and len(error.strip().splitlines()) == 1
+    assert not target.exists()
 
 
 @pytest.mark.parametrize(

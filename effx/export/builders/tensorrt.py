@@ -229,8 +229,8 @@ def _timings(trt: Any, package: str, config: Any, device: str) -> Iterator[None]
 
 
 def _strongly_typed(trt: Any) -> int:
-    """Return the network flags: TensorRT 10 needs a flag for strong types, later releases have no other."""
-    flag = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
+    """Return the network flags: TensorRT 10 needs one for strong types; 11 has no other and ignores it."""
+    flag = getattr(getattr(trt, "NetworkDefinitionCreationFlag", None), "STRONGLY_TYPED", None)
     return 0 if flag is None else 1 << int(flag)
 
 

@@ -108,6 +108,7 @@ class _Cells:
     ) -> None:  # fmt: skip
         self._builder, self._task, self._settings, self._workload = builder, task, settings, workload
         self._also_trained, checkpoint = checked.also_trained, checked.checkpoint
+        self._device = checked.device
         self.name = checkpoint.name
         self._choosing_rows = checked.choosing_rows
         self._of_recovered: set[str] = set()
@@ -143,12 +144,13 @@ class _Cells:
 
     def reduced(self, backend: str, host: str) -> list[Cell]:
         """Add the cost table, and for each speed-up the pruning, the recovery and the engine."""
-        settings, name = self._settings, f"{self.name}.{self._settings.variant}.{backend}.{self._workload}"
+        settings = self._settings
+        name = f"{self.name}.{settings.variant}.{backend}{self._suffix}.{self._workload}"
         costs = self._add(
             "costs", name,
             CostsStage(
-                variant=settings.variant, backend=backend, workload=self._workload, rounds=_ROUNDS,
-                checks=_CHECKS, seed=settings.seed, host=host,
+                variant=settings.variant, backend=backend, device=self._device, workload=self._workload,
+                rounds=_ROUNDS, checks=_CHECKS, seed=settings.seed, host=host,
             ),
             (self._given,), backends=(backend,), alone=True,
         )  # fmt: skip
@@ -228,10 +230,17 @@ class _Cells:
 
     def _engine(self, checkpoint: Cell, variant: str, backend: str) -> Cell:
         return self._add(
-            "export", f"{checkpoint.name}.{variant}.{backend}",
-            ExportStage(variant=variant, backend=backend, built_for=self._workload), (checkpoint,),
-            backends=(backend,), alone=True, group=f"{variant} {backend}",
+            "export", f"{checkpoint.name}.{variant}.{backend}{self._suffix}",
+            ExportStage(
+                variant=variant, backend=backend, device=self._device, built_for=self._workload
+            ),
+            (checkpoint,), backends=(backend,), alone=True, group=f"{variant} {backend}",
         )  # fmt: skip
+
+    @property
+    def _suffix(self) -> str:
+        """The device in the names of engines, unless it is the backends' own."""
+        return f".{self._device}" if self._device else ""
 
     def _add(
         self, stage: str, name: str, settings: Settings, sources: Sequence[Cell],

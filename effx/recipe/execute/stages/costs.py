@@ -18,6 +18,7 @@ def run(cell: CellSpec, out: Path) -> StageOutput:
         common.checkpoint(cell),
         variant=settings.variant,
         backend=settings.backend,
+        device=settings.device,
         workloads=(settings.workload,),
         data_folder=cell.local_paths.data,
         rounds=settings.rounds,
