@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
 from effx import files, records
-from effx.costs import ONE_SHOT, TRAINING, Expense, united
+from effx.costs import TRAINING, Expense, united
 from effx.errors import ArtifactError, UsageError, printable
 from effx.manifests import CheckpointManifest, EngineManifest, Manifest
 from effx.specs import variants
@@ -230,7 +230,7 @@ class Checkpoint(_Artifact[CheckpointManifest]):
         manifest = self.manifest
         known = manifest.expenses is not None
         before = manifest.expenses or ()
-        if any(expense.key == (ONE_SHOT, manifest.parent) for expense in before):
+        if known and manifest.one_shot is not None:
             return before  # written without training: the record of a training is the parent's
         training = Expense(
             kind=TRAINING,

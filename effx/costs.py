@@ -20,11 +20,14 @@ from effx.specs.meters import EnergySource
 
 _NotNegative = Annotated[float, Field(ge=0)]
 _Count = Annotated[int, Field(ge=0)]
-TRAINING, IMPORTANCE, ONE_SHOT = "training", "importance", "one-shot pruning"
+TRAINING, IMPORTANCE, ONE_SHOT, PREDICTIONS, FIRST_STEPS = (
+    "training", "importance", "one-shot pruning", "predictions", "first steps",
+)  # fmt: skip
 READ_ELSEWHERE = "read by another process of this training"
 """Why a process has no energy: another one reads the meter that is common to all on its machine."""
-KINDS = (TRAINING, IMPORTANCE, ONE_SHOT)
-"""Kinds of computations; importance: the pass over the training rows that scores heads, FFNs and neurons."""
+KINDS = (TRAINING, IMPORTANCE, ONE_SHOT, PREDICTIONS, FIRST_STEPS)
+"""Kinds of computations; importance: the pass over the training rows that scores heads, FFNs and neurons;
+predictions: a teacher's; first steps: those that the rounds of a lottery ticket are rewound to."""
 
 
 class EnergySpent(Record):
@@ -140,13 +143,15 @@ class Expense(Record):
     one training of several tasks share the digest of their encoder."""
     name: str = ""
     """Of that checkpoint."""
+    settings: str = ""
+    """Digest of what tells computations of one kind on one checkpoint apart; empty: there is one."""
     cost: Cost | None = None
     """None: unknown; the checkpoint was imported, or written by an earlier version."""
 
     @property
-    def key(self) -> tuple[str, str]:
+    def key(self) -> tuple[str, str, str]:
         """Identifies the computation: an expense of two checkpoints is paid once."""
-        return self.kind, self.checkpoint
+        return self.kind, self.checkpoint, self.settings
 
 
 def united(*lists: Iterable[Expense]) -> tuple[Expense, ...]:

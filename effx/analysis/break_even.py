@@ -6,7 +6,8 @@
 E is in joules, or in processor seconds on the same processor. E_training is everything that had to
 be computed to have a checkpoint: earlier checkpoints, importance scores and teachers too; what both models
 need, such as the fine-tuning that a pruned model begins with, cancels out. What was tried and not used is not
-part of it, nor are exports and evaluations.
+part of it, nor are exports and evaluations. Joules are those of what the meters read: NVML the board of the
+GPU, RAPL processors and memory.
 
 An engine is compared with the unreduced one of the same runtime and precision, so that the saving is that of
 the reduction, not of the precision.
@@ -55,13 +56,13 @@ class Payback:
     reason: str | None
     """Why ``queries`` is None."""
     source: str | None = None
-    """Of the joules of training: ``counter``, ``integrated`` or ``model``; None: there are none."""
+    """Of the joules, with the meters of training and of queries; None: there are none."""
 
     def text(self) -> str:
         """Return the number of queries with its interval, or why it is not known."""
         if self.queries is None:
             return str(self.reason)
-        if self.queries == 0:
+        if self.queries == 0 and self.interval in (None, (0.0, 0.0)):
             return "at once: it took no more to make"
         text = _count(self.queries)
         if self.interval is None:
@@ -116,9 +117,14 @@ def payback(quantity: str, reduced: Run, unreduced: Run) -> Payback | None:
         unreduced: the engine that it replaces.
 
     Returns:
-        None if nothing was computed for the reduced engine alone, or it is not known what was.
+        None if they differ in more than the reduction, if nothing was computed for the reduced engine alone,
+        or if it is not known what was.
     """
     if reduced.engine.expenses is None or unreduced.engine.expenses is None:
+        return None
+    if not technique(reduced).is_reduction or technique(unreduced).is_reduction:
+        return None
+    if not _alike(reduced, unreduced):
         return None
     only, instead = _difference(reduced.engine.expenses, unreduced.engine.expenses)
     return _payback(quantity, reduced, unreduced, only, instead) if only else None
@@ -136,15 +142,24 @@ def _partner(run: Run, unreduced: Sequence[Run]) -> Run | None:
     """Return the unreduced engine that an engine is compared with; None: it is one, or there is none."""
     if not technique(run).is_reduction:
         return None
-    alike = [
-        other
-        for other in unreduced
-        if (other.engine.backend, other.engine.device, other.engine.precision)
-        == (run.engine.backend, run.engine.device, run.engine.precision)
-        and other.engine.model == run.engine.model
-    ]
+    alike = [other for other in unreduced if _alike(run, other)]
     same_session = [other for other in alike if other.session == run.session] or alike
-    return max(same_session, key=lambda other: other.quality.value, default=None)
+    ours = {expense.key for expense in run.engine.expenses or ()}
+
+    def rank(other: Run) -> tuple[int, float]:
+        shared = sum(expense.key in ours for expense in other.engine.expenses or ())
+        return shared, other.quality.value
+
+    return max(same_session, key=rank, default=None)
+
+
+def _alike(run: Run, other: Run) -> bool:
+    """Whether two engines have the same encoder, runtime and precision."""
+    keys = [
+        (each.engine.model, each.engine.backend, each.engine.device, each.engine.precision)
+        for each in (run, other)
+    ]
+    return keys[0] == keys[1]
 
 
 def _difference(
@@ -173,9 +188,10 @@ def _payback(
     reason = reason or why_not
     source = None
     if quantity == ENERGY and extra is not None:
-        source = ", ".join(
-            sorted({expense.cost.energy.source for expense in (*only, *instead) if expense.cost})
-        )
+        spent = [expense.cost.energy for expense in (*only, *instead) if expense.cost]
+        source = ", ".join(sorted({f"{each.source} ({each.meter})" for each in spent}))
+        if (meter := energy_of(reduced).meter) not in {each.meter for each in spent}:
+            source += f"; queries: {meter}"
     queries, interval = None, None
     if extra is not None and saved is not None and reason is None:
         queries, interval, reason = _queries(extra, bounds, saved, saved_interval)
@@ -261,6 +277,8 @@ def _cpu_time(
     only: Sequence[Expense], instead: Sequence[Expense], run: Run
 ) -> tuple[float | None, str | None]:
     """Return processor seconds in addition, or why they are not comparable with those of queries."""
+    if run.engine.device != "cpu":
+        return None, "the engine runs on a GPU: processor seconds are not what it takes"
     processor = run.host.cpu
     for expense in (*only, *instead):
         assert expense.cost is not None

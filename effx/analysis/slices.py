@@ -233,7 +233,7 @@ def of_results(runs: Sequence[Run], baseline: Run, *, chosen_from: int = 1) -> S
 
 def remarks(report: SliceReport | None, engine: str) -> list[str]:
     """Return a sentence for an engine that loses more on some slices than on the other rows."""
-    flagged = [] if report is None else summary(report).get(engine, [])
+    flagged = [] if report is None else [each for each in summary(report).get(engine, []) if each.loss > 0]
     if not flagged or report is None:
         return []
     factor, decimals, unit = (100, 1, " points") if report.unit == "points" else (1, 4, "")

@@ -138,7 +138,7 @@ def comparison(compared: Comparison, margin: float) -> str:
 
 def _payback(each: Payback) -> str:
     """Return what training took and after how many queries that is saved, one line."""
-    unit = f"J ({each.source})" if each.quantity == ENERGY else "CPU s"
+    unit = f"J, {each.source}" if each.quantity == ENERGY else "CPU s"
     took = "unknown" if each.extra is None else f"{formatting.significant(each.extra)} {unit}"
     name = "energy" if each.quantity == ENERGY else "CPU time"
     return f"training beyond that of the first, {name}: {took}; queries until it pays: {each.text()}"

@@ -26,7 +26,7 @@ from typing import Self
 
 from effx import meters
 from effx.costs import READ_ELSEWHERE, Cost, EnergySpent
-from effx.errors import UsageError
+from effx.errors import UsageError, one_line
 from effx.host import cpu, gpus, memory
 from effx.meters.protocol import Meter, Reading, Unavailable
 from effx.meters.trace import PART_TIME, SHORT_S, SHORT_WINDOW, THROTTLED
@@ -67,7 +67,7 @@ def using(request: Requested) -> Iterator[None]:
         UsageError: it is required, and cannot be read.
     """
     global _requested
-    if request.required and request.meter not in ("auto", "none"):
+    if request.required and request != _requested and request.meter not in ("auto", "none"):
         meters.open(request.meter).close()
     before, _requested = _requested, request
     try:
@@ -93,15 +93,37 @@ class _Part:
     faults: Counter[str] = field(default_factory=Counter)
     """Reason -> windows without energy."""
 
-    def add(self, reading: Reading, scale: float) -> None:
-        """Add the part's share of a window: ``scale`` times what the meter read."""
+    def add(
+        self,
+        reading: Reading,
+        whole: float,
+        share: float,
+        others_s: float,
+        power_w: tuple[float | None, float | None],
+    ) -> None:
+        """Add the part's share of a window.
+
+        Args:
+            reading: of the window.
+            whole: joules of the complete window over those that the meter read.
+            share: of these, by time; the parts may have drawn different power, which the bounds include.
+            others_s: seconds of the other part in the window.
+            power_w: the least and the most plausible power; None: unknown.
+        """
         assert reading.joules is not None
         self.read_s += self.window_s
-        self.joules += scale * reading.joules
+        self.joules += share * whole * reading.joules
         self.has_bounds &= reading.interval is not None
-        if reading.interval is not None:
-            low, high = reading.interval
-            self.bounds = self.bounds[0] + scale * low, self.bounds[1] + scale * high
+        if reading.interval is None:
+            return
+        low, high = (whole * end for end in reading.interval)
+        if others_s:
+            least_w, most_w = power_w
+            low = 0.0 if most_w is None else max(0.0, low - most_w * others_s)
+            high -= (least_w or 0.0) * others_s
+        else:
+            low, high = share * low, share * high
+        self.bounds = self.bounds[0] + low, self.bounds[1] + high
 
 
 class RunningMeter:
@@ -112,6 +134,7 @@ class RunningMeter:
         meter: Meter | None,
         *,
         whole_machine: bool = False,
+        own_gpu: bool = False,
         processes: int = 1,
         window_s: float = _WINDOW_S,
         hardware: str | None = None,
@@ -123,6 +146,7 @@ class RunningMeter:
         Args:
             meter: reads energy; None: another process on this machine reads it for all.
             whole_machine: whether it reads everything that runs on the machine.
+            own_gpu: whether it reads the GPU that this process computes on.
             processes: of this computation on this machine.
             window_s: seconds of a window.
             hardware: what computes.
@@ -131,6 +155,7 @@ class RunningMeter:
         """
         self._meter = meter
         self._whole_machine, self._processes, self._window_s = whole_machine, processes, window_s
+        self._own_gpu = own_gpu
         self._hardware, self._device_peak_bytes, self._now = hardware, device_peak_bytes, now
         self._lock = threading.Lock()
         self._done = threading.Event()
@@ -139,6 +164,7 @@ class RunningMeter:
         self._current = self._training
         self.evaluations = 0
         """Number of evaluations so far."""
+        self._not_started: str | None = None
         self._peaks: tuple[int | None, int | None] = (None, None)
 
     def __enter__(self) -> Self:
@@ -158,7 +184,8 @@ class RunningMeter:
         host = memory.peak_resident_bytes() if self._host_peak_known else None
         self._peaks = host, None if self._device_peak_bytes is None else self._device_peak_bytes()
         if self._meter is not None:
-            self._meter.close()
+            with contextlib.suppress(Exception):
+                self._meter.close()
 
     @contextlib.contextmanager
     def evaluating(self) -> Iterator[None]:
@@ -242,8 +269,12 @@ class RunningMeter:
             self._current = part
 
     def _open(self) -> None:
+        self._not_started = None
         if self._meter is not None:
-            self._meter.start()
+            try:
+                self._meter.start()
+            except Exception as error:  # drivers raise many kinds
+                self._not_started = f"the meter failed: {one_line(error)}"
         self._busy_s = cpu.busy_s() if self._whole_machine else None
         self._since, self._cpu_since = self._now(), time.process_time()
         for part in (self._training, self._evaluation):
@@ -266,17 +297,23 @@ class RunningMeter:
         parts = [part for part in (self._training, self._evaluation) if part.window_s > 0]
         seconds = sum(part.window_s for part in parts)
         cpu_s = sum(part.window_cpu_s for part in parts)
-        reading = self._meter.stop(cpu_s)
+        reading = Reading(None, self._not_started)
+        if self._not_started is None:
+            try:
+                reading = self._meter.stop(cpu_s)
+            except Exception as error:  # a training is worth more than its energy
+                reading = Reading(None, f"the meter failed: {one_line(error)}")
         covered_s = reading.seconds or seconds
         fault = self._fault(reading, covered_s, seconds, cpu_s)
         for part in parts:
             if fault is not None or reading.joules is None:
                 part.faults[fault or "the meter failed"] += 1
                 continue
-            share = part.window_s / seconds
+            whole = seconds / covered_s if covered_s > 0 else 1.0
+            share, others_s = part.window_s / seconds, seconds - part.window_s
             if self._meter.source == "model" and cpu_s > 0:
-                share = part.window_cpu_s / cpu_s
-            part.add(reading, share * seconds / covered_s if covered_s > 0 else share)
+                share, others_s = part.window_cpu_s / cpu_s, 0.0
+            part.add(reading, whole, share, others_s, (self._meter.floor_w, self._meter.limit_w))
 
     def _fault(self, reading: Reading, covered_s: float, seconds: float, cpu_s: float) -> str | None:
         """Return why the energy of a window is not that of this computation, if it is not."""
@@ -285,13 +322,24 @@ class RunningMeter:
             return reading.reason or "the meter failed"
         if others := self._others(seconds, cpu_s):
             return others
-        if faults := _faults(reading.flags):
+        if faults := self._foreign(reading.flags):
             return faults[0]
         watts = reading.joules / covered_s if covered_s > 0 else 0.0
         low, high = self._meter.floor_w, self._meter.limit_w
         if (low is not None and watts < low) or (high is not None and watts > high):
             return f"{watts:.3g} W is not plausible"
         return None
+
+    def _foreign(self, flags: Sequence[str]) -> list[str]:
+        """Return the flags of a window whose energy is not that of this computation.
+
+        Throttling belongs to it. In a container, this process has another id on its GPU.
+        """
+        faults = [flag for flag in flags if not flag.startswith((SHORT_WINDOW, THROTTLED, PART_TIME))]
+        ambiguous = [flag for flag in faults if flag.endswith(gpus.AMBIGUOUS)]
+        if self._own_gpu and len(ambiguous) == 1:
+            return [flag for flag in faults if flag not in ambiguous]
+        return faults
 
     def _others(self, seconds: float, cpu_s: float) -> str | None:
         """Return that others used the processors while a meter read the whole machine, if they did."""
@@ -309,7 +357,11 @@ class RunningMeter:
 
 
 def open_running(
-    device: str, *, hardware: str, device_peak_bytes: Callable[[], int] | None = None
+    device: str,
+    *,
+    hardware: str,
+    device_peak_bytes: Callable[[], int] | None = None,
+    gpu: str | None = None,
 ) -> RunningMeter:
     """Return a meter for a computation of this process, by the meter that :func:`using` named, or ``auto``.
 
@@ -320,13 +372,14 @@ def open_running(
         device: ``cpu`` or ``cuda``.
         hardware: name of the GPU or processor.
         device_peak_bytes: as :class:`RunningMeter` takes it.
+        gpu: UUID of the GPU that this process computes on; None: unknown.
 
     Raises:
         UsageError: a meter that is required cannot be read, or does not read what computes.
     """
     local, local_processes = _local_rank(), _local_processes()
     try:
-        meter = _open(_requested.meter, device, local, local_processes)
+        meter = _open(_requested.meter, device, gpu, local_processes)
     except UsageError as error:
         if _requested.required:
             raise
@@ -337,12 +390,13 @@ def open_running(
         meter.close()
     return RunningMeter(
         None if whole_machine and local > 0 else meter, whole_machine=whole_machine,
+        own_gpu=device == "cuda" and gpu is not None and _requested.meter in ("auto", "nvml"),
         processes=local_processes, hardware=hardware, device_peak_bytes=device_peak_bytes,
     )  # fmt: skip
 
 
-def _open(name: str, device: str, local: int, local_processes: int) -> Meter:
-    """Open a meter for process ``local`` of those on this machine.
+def _open(name: str, device: str, gpu: str | None, local_processes: int) -> Meter:
+    """Open a meter for one of the processes on this machine, which computes on ``gpu``.
 
     Raises:
         UsageError: it cannot be read, or does not read what computes.
@@ -355,20 +409,17 @@ def _open(name: str, device: str, local: int, local_processes: int) -> Meter:
             f"meter {name}: {local_processes} processes compute on this machine, each on its own GPU; use "
             "nvml.", settings="meter",
         )  # fmt: skip
-    if local_processes > 1 and device == "cuda" and name in ("auto", "nvml"):
-        name = f"nvml:{local}"
+    if device == "cuda" and name in ("auto", "nvml"):
+        if gpu is None and local_processes > 1:
+            return Unavailable("this release of PyTorch does not tell which GPU a process computes on")
+        if name == "nvml" and gpu is not None:
+            name = f"nvml:{gpu}"
+        elif gpu is not None:
+            try:
+                return meters.open(f"nvml:{gpu}", device, worker_pids=_own_pids)
+            except UsageError:  # then the next one of this device
+                pass
     return meters.open(name, device, worker_pids=_own_pids)
-
-
-def _faults(flags: Sequence[str]) -> list[str]:
-    """Return the flags of a window whose energy is not that of this computation.
-
-    Throttling belongs to it. In a container, this process has another id on the GPU.
-    """
-    harmless = (SHORT_WINDOW, THROTTLED, PART_TIME)
-    faults = [flag for flag in flags if not flag.startswith(harmless)]
-    ambiguous = [flag for flag in faults if flag.endswith(gpus.AMBIGUOUS)]
-    return [flag for flag in faults if flag not in ambiguous] if len(ambiguous) == 1 else faults
 
 
 def _own_pids() -> set[int]:

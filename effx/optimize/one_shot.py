@@ -24,7 +24,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from effx import data, progress, signals
+from effx import data, files, progress, signals
 from effx.artifacts import Checkpoint
 from effx.costs import ONE_SHOT, Expense, united
 from effx.encoding import Encoded, Encoder, smaller_batches
@@ -165,7 +165,13 @@ def prune(
         for layer in layers:
             layer.forget()
         reconstruct(model, target, [layer.problems for layer in layers])
-    expense = Expense(kind=ONE_SHOT, checkpoint=opened.digest, name=opened.name, cost=meter.cost(None))
+    expense = Expense(
+        kind=ONE_SHOT, checkpoint=opened.digest, name=opened.name,
+        settings=files.json_digest(
+            {**settings.to_json(), "costs": [table.backend, table.scheme, table.workload]}
+        ),
+        cost=meter.cost(None),
+    )  # fmt: skip
     predictions = evaluate.predictions(model, encoder(validation.texts, validation.documents), task)
     before = opened.manifest
     facts: CheckpointFacts = {

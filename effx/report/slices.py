@@ -18,7 +18,9 @@ from effx.report.sheets import Sheet, SheetCell, SheetColumn
 SECTION = "slices"
 """Name of the report's section."""
 _MOST_ENGINES = 100
-"""In a group whose slices are tested for every report; a test takes a tenth of a second per engine."""
+_MOST_DRAWN_ROWS = 50_000
+"""Groups whose slices are tested for every report. An engine takes a tenth of a second where rows are right
+or wrong; where they have scores, seconds per 10,000 rows, and engines times rows are limited."""
 
 
 def write(report: SliceReport, texts: list[tuple[str, ...]], out: Path) -> None:
@@ -115,7 +117,11 @@ def of_groups(groups: Sequence[Group], further: Sequence[Section]) -> list[Secti
     shown = {each.title for each in further}
     found = []
     for group in groups:
-        if _title(group.cohort.task) in shown or len(group.runs) > _MOST_ENGINES:
+        few = len(group.runs) <= _MOST_ENGINES and (
+            measured.is_right_or_wrong(group.baseline)
+            or len(group.runs) * group.baseline.quality.n <= _MOST_DRAWN_ROWS
+        )
+        if _title(group.cohort.task) in shown or not few:
             continue
         report = measured.of_results(group.runs, group.baseline)
         if report is not None and any(each.flagged for each in report.losses):
@@ -130,11 +136,12 @@ def lines(report: SliceReport) -> list[str]:
         if not flagged:
             result.append(f"{engine}: no slice is shown to lose more than the other rows.")
             continue
+        loses = "loses more" if all(each.loss > 0 for each in flagged) else "loses more, or gains less,"
         named = "; ".join(
             f"{each.slice} ({_amount(each, report)} on {each.rows} rows, p = {each.p_adjusted:.2g})"
             for each in flagged
         )
-        result.append(f"{engine} loses more on {named}.")
+        result.append(f"{engine} {loses} on {named}.")
     return result
 
 

@@ -13,8 +13,9 @@ NAME = "training-costs"
 _NOTE = (
     "What had to be computed for the engine's checkpoint and not for that of the unreduced engine: "
     "trainings, importance scores and teachers. What was tried and not used, exports and evaluations are not "
-    "included. Queries until it pays: after so many queries, what they save equals what training took; 95 % "
-    "from both intervals, 'never' where a query may take no less."
+    "included; the training of several tasks counts whole for each of them. Queries until it pays: after so "
+    "many queries, what they save equals what training took; 95 % from both intervals, 'never' where a query "
+    "may take no less."
 )
 
 

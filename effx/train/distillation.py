@@ -26,8 +26,9 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from effx import data, progress
+from effx import data, files, progress
 from effx.artifacts import Checkpoint
+from effx.costs import PREDICTIONS, Expense, united
 from effx.encoding import Encoded, Encoder
 from effx.errors import UsageError
 from effx.manifests import DistillationRecord
@@ -120,6 +121,7 @@ class Teacher:
         self._model = load(self.checkpoint)
         self._model.requires_grad_(False)
         self._logits: np.ndarray | None = None
+        self._predictions: Expense | None = None
         self._pairs: list[tuple[int, int]] = []
 
     @property
@@ -171,7 +173,21 @@ class Teacher:
         if not self._pairs:
             progress.say(f"teacher {self.checkpoint.name}: predict {len(texts)} rows")
             self._model.to(loop.device())
-            self._logits = evaluate.answers(self._model, theirs, self._task)
+            with loop.running_meter() as meter:
+                self._logits = evaluate.answers(self._model, theirs, self._task)
+            self._predictions = Expense(
+                kind=PREDICTIONS, checkpoint=self.checkpoint.digest, name=self.checkpoint.name,
+                settings=files.json_digest({"texts": [list(row) for row in texts]}),
+                cost=meter.cost(len(theirs)),
+            )  # fmt: skip
+
+    def expenses(self) -> tuple[Expense, ...]:
+        """Return what had to be computed to learn from it: the teacher, and its predictions.
+
+        Where hidden states are compared, it runs within the training of the student, and is part of that.
+        """
+        own = () if self._predictions is None else (self._predictions,)
+        return united(self.checkpoint.expenses(), own)
 
     def forget_model(self) -> None:
         """Free the teacher, whose predictions are known."""

@@ -17,7 +17,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallba
 
 from effx import data, files, progress, scratch
 from effx.artifacts import Checkpoint
-from effx.costs import united
+from effx.costs import Expense, united
 from effx.encoding import Encoder
 from effx.errors import UsageError
 from effx.manifests import CheckpointFacts, TrainingRecord
@@ -52,6 +52,7 @@ def finetune(
     limit_s: float | None = None,
     keep_layers: Sequence[int] | None = None,
     callbacks: Sequence[TrainerCallback] = (),
+    expenses: Sequence[Expense] | None = (),
 ) -> Checkpoint:
     """Fine-tune an encoder and write ``out/name``.
 
@@ -78,6 +79,7 @@ def finetune(
         keep_layers: where the settings have ``layers``, those that are kept, by their index in the unreduced
             model, because they were chosen before; None: they are chosen now.
         callbacks: further callbacks of the Trainer.
+        expenses: what had to be computed besides model and teacher; None: unknown.
 
     Raises:
         UsageError: a setting, name, model or teacher is wrong.
@@ -206,8 +208,12 @@ def finetune(
     }
     if base is not None:
         derived["parent"] = base.digest
-    derived["expenses"] = united(
-        *(needed.expenses() for needed in (base, None if teacher is None else teacher.checkpoint) if needed)
+    derived["expenses"] = (
+        None
+        if expenses is None
+        else united(
+            expenses, () if base is None else base.expenses(), () if teacher is None else teacher.expenses()
+        )
     )
     before = base.manifest.layer_reductions if base else ()
     derived["layer_reductions"] = before if dropped is None else (*before, dropped)

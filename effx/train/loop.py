@@ -10,6 +10,7 @@ of the speed-up over a loop that pads every row to the maximum length.
 from __future__ import annotations
 
 import math
+import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -87,11 +88,11 @@ def fit(
     precision = choose_precision(settings.precision)
     steps_per_epoch = math.ceil(len(lengths) / (settings.batch_size * distributed.processes()))
     total = settings.max_steps or math.ceil(steps_per_epoch * epochs)
-    meter = running_meter()
+    opened: list[running.RunningMeter] = []  # just before the training
 
     def measured_score() -> float:
         assert score is not None
-        with meter.evaluating():
+        with opened[-1].evaluating():
             return score()
 
     best = Best(measured_score, patience, steps_per_epoch) if patience and score else None
@@ -156,6 +157,8 @@ def fit(
             trainer.order = order or (lambda rng: grouped_order(lengths, settings.batch_size, rng).tolist())
             trainer.best = best
             trainer.objective = objective
+            meter = running_meter()
+            opened.append(meter)
             with meter:
                 output = trainer.train(resume_from_checkpoint=str(saved) if saved else None)
             # accelerate replaced model.forward by one with autocast; evaluation is in fp32
@@ -172,7 +175,7 @@ def fit(
         seconds = before.seconds + round(float(output.metrics["train_runtime"]), 3)
         reached = PausedState(
             steps, seconds, loss, best is not None and best.finished,
-            *_costs(before, meter, trainer.sequences),
+            *_costs(before, meter, trainer.sequences, shared=segment.shared),
         )  # fmt: skip
         if keep:
             reached.write(folder)
@@ -196,14 +199,17 @@ def _stage(reached: PausedState, precision: str) -> TrainingStage:
 
 
 def _costs(
-    before: PausedState, meter: running.RunningMeter, sequences: int
+    before: PausedState, meter: running.RunningMeter, sequences: int, *, shared: bool
 ) -> tuple[Cost | None, int, Cost | None]:
-    """Return the cost of a training with its earlier segments, the number of evaluations, and their cost."""
+    """Return the cost of a training with its earlier segments, the number of evaluations, and their cost.
+
+    ``shared``: the earlier segments belong to other trainings too, and are left out.
+    """
     cost = together(distributed.gathered(meter.cost(sequences)))
     evaluation = meter.evaluation_cost()
     if evaluation is not None:
         evaluation = together(distributed.gathered(evaluation))
-    if before.steps:
+    if before.steps and not shared:
         parts = [part for part in (before.evaluation, evaluation) if part is not None]
         return total([before.cost, cost]), before.evaluations + meter.evaluations, total(parts)
     return cost, meter.evaluations, evaluation
@@ -242,7 +248,16 @@ def running_meter() -> running.RunningMeter:
     Raises:
         UsageError: the meter that was requested cannot be read.
     """
-    return running.open_running(device(), hardware=hardware(), device_peak_bytes=_device_peak())
+    return running.open_running(device(), hardware=hardware(), device_peak_bytes=_device_peak(), gpu=_gpu())
+
+
+def _gpu() -> str | None:
+    """Return the UUID of the GPU that this process trains on, as NVML names it; None: none, or unknown."""
+    if not torch.cuda.is_available():
+        return None
+    index = int(os.environ.get("LOCAL_RANK", "0")) if distributed.processes() > 1 else 0
+    uuid = getattr(torch.cuda.get_device_properties(index), "uuid", None)
+    return None if uuid is None else f"GPU-{str(uuid).removeprefix('GPU-')}"
 
 
 def _device_peak() -> Callable[[], int] | None:

@@ -32,6 +32,8 @@ class RunSegment:
     """Number of optimizer steps, counted from the first, after which the run is paused; None: never."""
     state: Path | None = None
     """Folder to save the state of a paused run in; an existing folder is replaced."""
+    shared: bool = False
+    """Whether other runs begin with the same state, so that its cost is not that of this run."""
 
 
 @dataclass(frozen=True)

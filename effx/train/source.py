@@ -137,9 +137,7 @@ class ContinuedTraining:
                 self.validation, self.task.score(self.validation.labels, self.task.predict(logits))
             ),
             "parent": self.checkpoint.digest,
-            "expenses": united(
-                self.checkpoint.expenses(), () if teacher is None else teacher.checkpoint.expenses()
-            ),
+            "expenses": united(self.checkpoint.expenses(), () if teacher is None else teacher.expenses()),
             "max_length": self.checkpoint.max_length,
             "data": self.data_record,
             "ticket": before.ticket,

@@ -195,6 +195,59 @@ def test_an_engine_is_compared_with_the_unreduced_one_of_its_precision() -> None
     assert of(cost.paybacks, ENERGY).queries == pytest.approx(100.0)
 
 
+def test_only_the_reduction_is_credited() -> None:
+    """What another precision or encoder saves needs no training."""
+    full = made("full", [expense(FULL, 1.0)], reduced=False, joules=0.6)
+    chain = [expense(FULL, 1.0), expense(TICKET, 400.0)]
+    ticket = made("ticket", chain, reduced=True, joules=0.2, precision="int8")
+    assert payback(ENERGY, ticket, full) is None
+    assert compare(full, ticket).paybacks == []
+    other = made("other", chain, reduced=True, joules=0.2)
+    other = replace(other, engine=replace(other.engine, model="another encoder"))
+    assert payback(ENERGY, other, full) is None
+    seed = made("full-s1", [expense(IMPORTED, 1.0)], reduced=False, joules=0.5)
+    assert payback(ENERGY, seed, full) is None
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_ticket_is_compared_with_its_own_parent(order: int) -> None:
+    parent = made("full-s0", [expense(FULL, 500.0)], reduced=False, joules=0.3)
+    other = made("full-s1", [expense(IMPORTED, 700.0)], reduced=False, joules=0.3)
+    ticket = made("ticket", [expense(FULL, 500.0), expense(TICKET, 40.0)], reduced=True, joules=0.2)
+    (cost,) = reduction_costs([*[parent, other][::order], ticket])
+    assert cost.unreduced == "full-s0"
+    assert of(cost.paybacks, ENERGY).extra == pytest.approx(40.0)
+
+
+def test_what_may_take_more_to_make_is_not_said_to_pay_at_once() -> None:
+    full = made("full", [expense(FULL, 500.0, width=0.3)], reduced=False, joules=0.3)
+    small = made("small", [expense(TICKET, 490.0, width=0.3)], reduced=True, joules=0.2)
+    found = of(reduction_costs([full, small])[0].paybacks, ENERGY)
+    assert found.queries == 0.0 and found.interval is not None and found.interval[0] == 0.0
+    assert found.text().startswith("0 [0, 3,")
+
+
+def test_processor_seconds_do_not_pay_for_engines_on_a_gpu() -> None:
+    full = made("full", [expense(FULL)], reduced=False, cpu_s=0.03)
+    ticket = made("ticket", [expense(FULL), expense(TICKET, cpu_s=5.0)], reduced=True, cpu_s=0.02)
+    on_gpu = [replace(run, engine=replace(run.engine, device="cuda")) for run in (full, ticket)]
+    found = payback(CPU_TIME, on_gpu[1], on_gpu[0])
+    assert found is not None
+    assert "runs on a GPU" in found.text()
+
+
+def test_two_prunings_of_one_checkpoint_are_two_computations() -> None:
+    full = expense(FULL, 1.0)
+    chains = [
+        [full, expense(FULL, joules, kind="one-shot pruning").model_copy(update={"settings": digest})]
+        for joules, digest in ((5.0, "2x"), (30.0, "3x"))
+    ]
+    runs = [made(f"p{number}", chain, reduced=True, joules=0.2) for number, chain in enumerate(chains)]
+    (first, second) = reduction_costs([made("full", [full], reduced=False, joules=0.3), *runs])
+    assert of(first.paybacks, ENERGY).extra == pytest.approx(5.0)
+    assert of(second.paybacks, ENERGY).extra == pytest.approx(30.0)
+
+
 @pytest.mark.parametrize(
     ("queries", "text"),
     [(0.2, "1"), (999.0, "999"), (1234.0, "1,230"), (45_678.0, "45,700"), (1_234_567.0, "1.23 million")],
@@ -208,12 +261,15 @@ def test_report_and_comparison_tell_when_training_pays(tmp_path: Path) -> None:
     chain = [expense(FULL, 500.0), expense(TICKET, 400.0, cpu_s=60.0)]
     ticket = made("ticket", chain, reduced=True, joules=0.2, cpu_s=0.02)
     text = wording.comparison(compare(full, ticket), 0.01)
-    assert "training beyond that of the first, energy: 400 J (counter); queries until it pays: 4,000" in text
+    assert (
+        "training beyond that of the first, energy: 400 J, counter (rapl); queries until it pays: 4,000"
+        in text
+    )
     for run in (full, ticket):
         results.save(run, tmp_path)
     _, folder = report([tmp_path])
     table = (folder / "training-costs.csv").read_text().splitlines()
-    assert table[1].startswith("ticket,full,training of 7777,30.0,60.0,400.0,counter,3.0,")
+    assert table[1].startswith("ticket,full,training of 7777,30.0,60.0,400.0,counter (rapl),3.0,")
     assert "What reductions cost to make" in (folder / "index.html").read_text()
     again = results.find([tmp_path])
     assert {run.name: run.engine.expenses for run in again} == {

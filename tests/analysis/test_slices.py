@@ -212,6 +212,18 @@ def test_a_choice_among_many_is_tested_for_all_of_them() -> None:
     assert among.p_adjusted == pytest.approx(min(1.0, 50 * among.p))
 
 
+def test_an_engine_that_only_gains_is_not_said_to_lose() -> None:
+    rng = np.random.default_rng(7)
+    part = Slice("negation", "yes", np.arange(0, N, 5))
+    outside = np.setdiff1d(np.arange(N), part.rows)
+    wrong = rng.choice(outside, 300, replace=False)
+    runs = [with_groups(one, [part]) for one in (engine("fp32", wrong), engine("int8", []))]
+    report = slices.of_results([runs[1]], runs[0])
+    assert report is not None and report.losses[0].flagged and report.losses[0].loss == 0
+    assert slices.remarks(report, "int8") == []
+    assert "loses more, or gains less, on negation" in tables.lines(report)[0]
+
+
 def test_groups_that_do_not_fit_the_rows_are_refused() -> None:
     one = with_groups(engine("fp32", []), [Slice("negation", "yes", np.arange(30))])
     results.check(one)

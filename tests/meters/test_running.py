@@ -82,8 +82,10 @@ def test_joules_are_power_times_time_though_ticks_cover_a_part_of_each_window() 
 def test_a_long_computation_is_read_in_several_windows() -> None:
     meter = Constant(1.0)
     with RunningMeter(meter, window_s=0.001):
-        while len(meter.windows) < 3:
+        until = time.monotonic() + 30
+        while len(meter.windows) < 3 and time.monotonic() < until:
             time.sleep(0.001)
+    assert len(meter.windows) >= 3
 
 
 def test_evaluations_are_counted_apart() -> None:
@@ -113,6 +115,46 @@ def test_short_parts_are_read_in_one_window_and_divided_by_time() -> None:
     assert (meter.cost(0).seconds, evaluation.seconds) == (16.0, 4.0)
     assert meter.cost(0).energy.joules == pytest.approx(1600.0)
     assert evaluation.energy.joules == pytest.approx(400.0)
+
+
+def test_bounds_of_parts_that_share_a_window_hold_whatever_each_drew() -> None:
+    """A training at 400 W and evaluations at 100 W, 9 s each: the device's limits bound the parts."""
+    constant = Constant(250.0)
+    constant.floor_w, constant.limit_w = 50.0, 450.0
+    with RunningMeter(constant, now=constant.time) as meter:
+        for _ in range(10):
+            constant.time.now += 9.0
+            with meter.evaluating():
+                constant.time.now += 9.0
+    evaluation = meter.evaluation_cost()
+    assert evaluation is not None
+    for energy, truth in ((meter.cost(0).energy, 36_000.0), (evaluation.energy, 9_000.0)):
+        assert energy.joules == pytest.approx(22_500.0)
+        assert energy.interval is not None
+        assert energy.interval[0] <= truth <= energy.interval[1]
+
+
+def test_a_model_of_processor_time_divides_a_window_by_that() -> None:
+    with running.using(Requested("model:10")), running.open_running("cpu", hardware="x") as meter:
+        until = time.process_time() + 0.2
+        while time.process_time() < until:
+            pass
+        with meter.evaluating():
+            time.sleep(0.3)
+    evaluation = meter.evaluation_cost()
+    assert evaluation is not None
+    for cost in (meter.cost(0), evaluation):
+        assert cost.energy.joules == pytest.approx(10 * cost.cpu_s, abs=0.02)
+
+
+def test_a_meter_that_fails_does_not_stop_the_computation() -> None:
+    def fail(number: int, reading: Reading) -> Reading:
+        raise RuntimeError("the driver is gone")
+
+    meter = Constant(100.0, fail)
+    energy = run(meter, 50.0, 50.0).cost(0).energy
+    assert meter.closed
+    assert "the driver is gone" in str(energy.reason)
 
 
 def test_no_evaluation_has_no_cost() -> None:
@@ -178,7 +220,8 @@ def test_windows_that_failed_for_long_leave_no_energy() -> None:
     ],
 )  # fmt: skip
 def test_flags_that_mean_another_computation_leave_no_energy(flags: tuple[str, ...], known: bool) -> None:
-    energy = run(Constant(100.0, lambda _, reading: replace(reading, flags=flags))).cost(0).energy
+    flagged = Constant(100.0, lambda _, reading: replace(reading, flags=flags))
+    energy = run(flagged, own_gpu=True).cost(0).energy
     assert (energy.joules is not None) == known
     assert known or flags[0] in str(energy.reason)
 
@@ -200,6 +243,45 @@ def test_other_processes_count_if_the_meter_reads_the_whole_machine(
     assert (alone.joules is None) == bool(others)
     assert not others or "other processes used 1 of" in str(alone.reason)
     assert run(Constant(100.0)).cost(0).energy.joules is not None
+
+
+def test_an_unknown_process_is_this_one_only_on_its_gpu() -> None:
+    flags = (f"foreign process 77{gpus.AMBIGUOUS}",)
+    flagged = Constant(100.0, lambda _, reading: replace(reading, flags=flags))
+    assert run(flagged).cost(0).energy.joules is None
+
+
+@pytest.mark.parametrize(("processes", "known"), [(1, False), (2, True)])
+def test_processes_of_one_training_are_not_others(
+    processes: int, known: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of two processes uses one processor all the time."""
+    meter = Constant(100.0)
+    monkeypatch.setattr(running.time, "process_time", meter.time)
+    monkeypatch.setattr(cpu, "busy_s", lambda: 2 * meter.time())
+    energy = run(meter, whole_machine=True, processes=processes).cost(0).energy
+    assert (energy.joules is not None) == known
+
+
+@pytest.mark.parametrize(
+    ("meter", "opened"), [("auto", "nvml:GPU-abc"), ("nvml", "nvml:GPU-abc"), ("nvml:1", "nvml:1")]
+)
+def test_a_process_reads_the_gpu_that_it_computes_on(
+    meter: str, opened: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its UUID, not an index, which CUDA_VISIBLE_DEVICES does not change for NVML."""
+    from effx import meters
+
+    names: list[str] = []
+
+    def open_(name: str, device: str, **_: object) -> Constant:
+        names.append(name)
+        return Constant(1.0)
+
+    monkeypatch.setattr(meters, "open", open_)
+    with running.using(Requested(meter)), running.open_running("cuda", hardware="a GPU", gpu="GPU-abc"):
+        pass
+    assert names == [opened]
 
 
 def test_without_a_meter_the_reason_is_recorded() -> None:

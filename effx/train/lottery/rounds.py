@@ -18,9 +18,9 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, TrainerCallback
 
-from effx import scratch
+from effx import files, scratch
 from effx.artifacts import Checkpoint
-from effx.costs import Expense, united
+from effx.costs import FIRST_STEPS, Expense
 from effx.manifests import CheckpointFacts
 from effx.models import sparse
 from effx.specs.data import DataLocation
@@ -30,7 +30,7 @@ from effx.train.distillation import Distillation
 from effx.train.finetune import finetune
 from effx.train.lottery import start
 from effx.train.lottery.masks import check_fit
-from effx.train.segment import RunSegment
+from effx.train.segment import PausedState, RunSegment
 
 
 @dataclass(frozen=True)
@@ -85,9 +85,7 @@ def train_round(
     Raises:
         ArtifactError: the masks do not fit the model, or the state is damaged.
     """
-    sources = [model_name] if Checkpoint.is_at(model_name) else []
-    sources += [] if distillation is None else [distillation.teacher]
-    needed = [Checkpoint.open(source).expenses() for source in sources]
+    needed = None if expenses is None else [*expenses, *_first_steps(state)]
 
     def reduce(model: PreTrainedModel) -> None:
         start.set_weights(model, origin.init, settings.training.seed)
@@ -98,10 +96,7 @@ def train_round(
     def facts(model: PreTrainedModel) -> CheckpointFacts:
         given = {"objective": origin.objective, "mask": origin.digest, "kind": origin.kind,
                  "init": origin.init, "rewind": origin.rewind}  # fmt: skip
-        return {
-            "parent": parent, "sparsity": sparse.counts(model).model_copy(update=given),
-            "expenses": None if expenses is None else united(expenses, *needed),
-        }  # fmt: skip
+        return {"parent": parent, "sparsity": sparse.counts(model).model_copy(update=given)}
 
     return finetune(
         task_name,
@@ -112,11 +107,24 @@ def train_round(
         settings=settings,
         reduce=reduce,
         facts=facts,
-        segment=None if state is None else RunSegment(begin=state),
+        expenses=needed,
+        segment=None if state is None else RunSegment(begin=state, shared=True),
         callbacks=() if state is None or masks is None else (MaskedState(masks),),
         head=head,
         distillation=distillation,
     )
+
+
+def _first_steps(state: Path | None) -> list[Expense]:
+    """Return what the steps took that rounds are rewound to: they are done once for all rounds."""
+    if state is None:
+        return []
+    return [
+        Expense(
+            kind=FIRST_STEPS, checkpoint=files.sha256(state / "state.json"), name="the state to rewind to",
+            cost=PausedState.read(state).cost,
+        )
+    ]  # fmt: skip
 
 
 def first_steps(

@@ -29,7 +29,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from effx import data, files, progress, records
 from effx.artifacts import Checkpoint
-from effx.costs import united
+from effx.costs import Expense, united
 from effx.data import DataSummary, Rows
 from effx.encoding import Encoded, Encoder
 from effx.errors import ArtifactError, UsageError
@@ -186,9 +186,15 @@ def multitask(
     if not distributed.is_first():
         distributed.wait()
         return [Checkpoint.open(folder) for folder in folders]
+    base = [Checkpoint.open(model_name).expenses()] if Checkpoint.is_at(model_name) else []
     written = _write(
-        shared, loaded, everything, encoded, opened, taught, structures, stage, settings, folders, overwrite
-    )
+        shared, loaded, everything, encoded, opened, taught, structures, stage, settings, folders, overwrite,
+        [
+            *base,
+            *(ticket.expenses() for ticket in opened.values()),
+            *(teacher.expenses() for teacher in taught.values()),
+        ],
+    )  # fmt: skip
     if not kept:
         shutil.rmtree(state, ignore_errors=True)
     distributed.wait()
@@ -450,6 +456,7 @@ def _write(
     settings: MultitaskSettings,
     folders: Sequence[Path],
     overwrite: bool,
+    needed: Sequence[Sequence[Expense]],
 ) -> list[Checkpoint]:
     """Write every task's checkpoint: what its ticket uses of the shared encoder, and its head."""
     results = [
@@ -463,7 +470,6 @@ def _write(
         encoder=_digest(shared.encoder),
         tickets={task: ticket.digest for task, ticket in opened.items()},
     )
-    teachers = [teacher.checkpoint for teacher in taught.values()]
     training, written = settings.training, []
     for number, (each, part, (metrics, predictions)) in enumerate(
         zip(everything, encoded, results, strict=True)
@@ -497,7 +503,7 @@ def _write(
             "shared": record,
             "structure": structure(model),
             "predictions": tuple(each.task.behavior.store(predictions)),
-            "expenses": united(*(before.expenses() for before in (*opened.values(), *teachers))),
+            "expenses": united(*needed),
         }
         if ticket is not None:
             facts["ticket"] = ticket.manifest.ticket

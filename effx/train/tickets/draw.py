@@ -14,7 +14,7 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from effx import data, progress, scratch
+from effx import data, files, progress, scratch
 from effx.artifacts import Checkpoint
 from effx.costs import IMPORTANCE, Cost, Expense, united
 from effx.data import Rows
@@ -91,7 +91,7 @@ def draw(
     with scratch.folder("rounds") as folder:
         for number, part in enumerate(parts, 1):
             scored, cost = scores(scored_model, model, rows, pruning, training)
-            expenses += [*scored_model.expenses(), importance_of(scored_model, cost)]
+            expenses += [*scored_model.expenses(), importance_of(scored_model, pruning, training, cost)]
             removals.append(
                 plan.removal(
                     scored, structure(model), settings.level, settings.kind, min_heads=pruning.min_heads,
@@ -186,7 +186,7 @@ def write_scores(
     rows = _rows(data.resolve(opened.task.name, data_folder), data_folder, training)
     model = load(opened)
     scored, cost = scores(opened, model, rows, pruning, training)
-    expenses = united(opened.expenses(), [importance_of(opened, cost)])
+    expenses = united(opened.expenses(), [importance_of(opened, pruning, training, cost)])
     path.parent.mkdir(parents=True, exist_ok=True)
     score_files.write(
         path,
@@ -201,9 +201,18 @@ def write_scores(
     )
 
 
-def importance_of(scored: Checkpoint, cost: Cost) -> Expense:
+def importance_of(
+    scored: Checkpoint, pruning: PruningSettings, training: TrainingSettings, cost: Cost
+) -> Expense:
     """Return the expense of scoring a checkpoint's structures."""
-    return Expense(kind=IMPORTANCE, checkpoint=scored.digest, name=scored.name, cost=cost)
+    settings = {
+        "importance": pruning.importance, "granularity": pruning.granularity,
+        "rows": [training.limit, training.share, training.seed],
+    }  # fmt: skip
+    return Expense(
+        kind=IMPORTANCE, checkpoint=scored.digest, name=scored.name, settings=files.json_digest(settings),
+        cost=cost,
+    )  # fmt: skip
 
 
 def _rows(task: Task, data_folder: DataLocation, training: TrainingSettings) -> Rows:
@@ -280,17 +289,12 @@ def train(
         rounds=len(removals),
     )
 
-    distillation: Distillation | None = options.get("distillation")
-    taught = () if distillation is None else Checkpoint.open(distillation.teacher).expenses()
-
     def reduce(model: PreTrainedModel) -> PreTrainedModel:
         whole = structure(model)
         return reduce_to(model, replace(whole, layers=remaining.layers))
 
     def facts(model: PreTrainedModel) -> CheckpointFacts:
-        result: CheckpointFacts = {
-            "parent": full, "ticket": ticket, "expenses": united(expenses, taught),
-        }  # fmt: skip
+        result: CheckpointFacts = {"parent": full, "ticket": ticket}
         if layer_reductions:
             result["layer_reductions"] = layer_reductions
         return result
@@ -302,6 +306,7 @@ def train(
         reduce=reduce,
         keep_layers=[layer.index for layer in remaining.layers],
         facts=facts,
+        expenses=expenses,
         **options,
     )
 

@@ -213,7 +213,7 @@ def test_a_report_tells_after_how_many_queries_a_ticket_has_paid(recipe: Path, t
         (row,) = csv.DictReader(file)
     assert row["engine"] == reduced.name and row["compared with"] == full.name
     assert float(row["training J"]) == pytest.approx(extra)
-    assert row["source"] == "model"
+    assert row["source"] == "model (model:10)"
 
 
 def test_a_plain_encoder_is_compared_with_reduced_ones_of_another(
