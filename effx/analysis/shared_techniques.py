@@ -7,10 +7,12 @@ results. Where those of earlier versions do not say what was asked for, what cam
 
 from __future__ import annotations
 
-from effx.analysis.techniques import technique
-from effx.manifests import TicketRecord
-from effx.results import Run
+import itertools
+
+from effx.manifests import SparsityRecord, TicketRecord
+from effx.results import Run, StructureSummary
 from effx.specs import variants
+from effx.specs.layer_reduction import TOP
 from effx.specs.training import TICKET_KINDS, PruningSettings
 
 _FP32 = "fp32"
@@ -22,7 +24,7 @@ def title(run: Run, baseline: Run) -> str | None:
 
     Args:
         run: the engine's result.
-        baseline: the unreduced engine of the same task and encoder.
+        baseline: an unreduced engine of the same task and encoder.
     """
     if run.made_elsewhere is not None:
         return None
@@ -48,20 +50,35 @@ def _removed(run: Run, baseline: Run) -> list[str]:
                     for each in (run, baseline))  # fmt: skip
     fewer = layers is not None and full is not None and layers < full
     if fewer:
-        pieces.append(f"{layers} layers")
+        strategies = [strategy for strategy, _ in itertools.groupby(engine.drop_layers)]
+        how = "" if strategies in ([], [TOP]) else f", {', then '.join(strategies)}"
+        pieces.append(f"{layers} layers{how}")
     ticket = None if origin is None else origin.ticket
     if ticket is not None:
         pieces.append(_ticket(ticket))
     if origin is not None and origin.speedup is not None:
         pieces.append(f"pruned for {origin.speedup:g}x")
     share = engine.weight_remaining
-    if ticket is None and (origin is None or origin.speedup is None) and share is not None and share < 1:
-        reduction = technique(run)
-        if reduction.name != "layers" or not fewer:
-            pieces.append(f"{share:.0%} of weights")
+    stated = ticket is not None or (origin is not None and origin.speedup is not None)
+    if share is not None and share < 1 and not stated and not (fewer and not _is_pruned(engine.structure)):
+        pieces.append(f"{share:.0%} of weights")
     if engine.sparsity is not None and engine.sparsity.share:
-        pieces.append(f"{engine.sparsity.share:.0%} zeros")
+        pieces.append(_zeros(engine.sparsity))
     return pieces
+
+
+def _is_pruned(shape: StructureSummary | None) -> bool:
+    """Whether the remaining layers have lost heads or neurons."""
+    return shape is not None and (
+        any(heads != shape.full_heads for heads in shape.heads)
+        or any(width != shape.full_intermediate for width in shape.intermediate)
+    )
+
+
+def _zeros(sparsity: SparsityRecord) -> str:
+    """Return the share of zeros, and how they were found where it is not by magnitude on the task itself."""
+    how = "" if sparsity.described == "imp" else f" ({sparsity.described})"
+    return f"{sparsity.share:.0%} zeros{how}"
 
 
 def _ticket(ticket: TicketRecord) -> str:

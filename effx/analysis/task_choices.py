@@ -5,12 +5,17 @@
                what may be deployed. It also depends on how many rows a task has: with few, nothing is proven
                but the baseline, which says nothing about the task
 
-The baseline is always a candidate, with no loss and its own cost. Each choice is repeated in joint
-resamplings of rows and rounds; the share in which a technique is chosen says how certain the choice is. Tasks
-have different rows, so two tasks choose differently with probability 1 - sum over techniques of the product
-of their shares. The answers are shown to differ where that is at least 95 %, adjusted for the number of
-pairs. Where two techniques are truly equal, a share is anywhere from 0 to 1, so that tasks on which the same
-two are equal are shown to differ in far less than 5 % of studies.
+The baseline is always a candidate, with no loss and its own cost. Each choice is repeated in resamplings:
+of rows jointly, and of costs with errors of rounds. The share in which a technique is chosen says how
+certain the choice is. For each task, the smallest set of techniques that together have a share of
+1 - alpha / 2 is taken to hold the truly cheapest; alpha is 5 %, divided by the number of pairs of tasks. Two
+tasks are shown to choose differently where their sets have no technique in common: each set may be wrong in
+alpha / 2 of cases. Many techniques that are about equal make large sets, and show no difference.
+
+Errors of costs: few rounds have few resamplings, so that of many equal techniques only few would ever be
+drawn. Each cost is drawn from Student's t instead, with the standard error of its resampled rounds, and on
+its own: errors that engines share by rounds do not decide a choice, and without them sets are larger. Where
+costs are single readings, nobody knows how far others would be from them, and no difference is shown.
 """
 
 from __future__ import annotations
@@ -25,6 +30,7 @@ from effx.analysis.constraints import ROUNDING, of_constraints
 from effx.analysis.objectives import Objective
 from effx.analysis.task_runs import TaskRuns
 from effx.specs.constraints import Constraints, TaskComparisonSettings
+from effx.stats import CONFIDENCE
 
 BASELINE = "not reduced"
 """The technique of the baseline."""
@@ -41,13 +47,15 @@ class Choice:
     """Relative to the baseline."""
     measured_loss: float
     shares: Mapping[str, float]
-    """Technique -> share of joint resamplings in which it is the measured choice; only those above 0."""
+    """Technique -> share of resamplings in which it is the measured choice; only those above 0."""
     proven: str
     proven_cost: float
     proven_shares: Mapping[str, float]
     costs: Mapping[str, float]
     """Of all candidates, relative to the baseline."""
     losses: Mapping[str, float]
+    single_readings: bool
+    """Whether costs do not vary in the resamplings because they are single readings; exact ones are not."""
 
 
 @dataclass(frozen=True)
@@ -56,14 +64,20 @@ class ChoicePair:
 
     tasks: tuple[str, str]
     measured: tuple[str, str]
-    p_measured_differ: float
-    """Probability that resamplings of both tasks choose different techniques."""
+    measured_among: tuple[tuple[str, ...], tuple[str, ...]]
+    """For each task the fewest techniques that resamplings choose in a share of ``coverage``."""
+    measured_differ: bool
+    """Whether the choices are shown to differ: these sets have nothing in common."""
     proven: tuple[str, str]
-    p_proven_differ: float
+    proven_among: tuple[tuple[str, ...], tuple[str, ...]]
+    proven_differ: bool
+    coverage: float
+    """1 - alpha / 2, with alpha adjusted for the number of pairs of tasks."""
     exchanged_losses: tuple[float, float]
     """What the second task's measured choice loses on the first, and the first's on the second."""
     exchanged_costs: tuple[float, float]
-    """Cost of the other task's choice, relative to that of its own; at most 1 where its loss is too large."""
+    """Cost of the other task's choice, relative to that of its own: at least 1 where its loss is within the
+    limit, and anything where it is not."""
 
 
 def choose(
@@ -72,6 +86,9 @@ def choose(
     losses: np.ndarray,
     costs: np.ndarray,
     settings: TaskComparisonSettings,
+    *,
+    rounds: int | None,
+    single_readings: bool,
 ) -> Choice:
     """Return the cheapest technique of a task, as measured and as proven.
 
@@ -81,6 +98,8 @@ def choose(
         losses: in joint resamplings [techniques, resamples].
         costs: relative to the baseline, likewise.
         settings: the largest accepted loss, and the confidence of its proof.
+        rounds: that costs were measured in; None: ``costs`` have all that is known of their errors.
+        single_readings: whether costs are single readings.
     """
     names = [BASELINE, *one.engines]
     runs = [one.baseline, *one.engines.values()]
@@ -88,6 +107,8 @@ def choose(
     values = np.array([cost.value(run) for run in runs], dtype=float)
     relative = values[0] / values if cost.maximise else values / values[0]
     drawn_costs = np.concatenate([np.ones((1, costs.shape[1])), costs])
+    if rounds is not None:
+        drawn_costs = _drawn(one.task, relative, drawn_costs, rounds)
     drawn_losses = np.concatenate([np.zeros((1, losses.shape[1])), losses])
     limit = settings.max_drop + ROUNDING
     limits = of_constraints(Constraints(max_drop=settings.max_drop), one.baseline)
@@ -107,17 +128,31 @@ def choose(
         proven_shares=_shares(names, drawn_costs, proven_drawn, cost),
         costs=dict(zip(names, relative.tolist(), strict=True)),
         losses=dict(zip(names, measured_losses.tolist(), strict=True)),
+        single_readings=single_readings,
     )
 
 
-def pair(a: Choice, b: Choice) -> ChoicePair:
-    """Return whether two tasks choose differently."""
+def pair(a: Choice, b: Choice, *, pairs: int) -> ChoicePair:
+    """Return whether two tasks choose differently.
+
+    Args:
+        a: the choice of one task.
+        b: that of the other.
+        pairs: of tasks that are compared.
+    """
+    coverage = 1 - (1 - CONFIDENCE) / pairs / 2
+    measured = _among(a.shares, coverage), _among(b.shares, coverage)
+    proven = _among(a.proven_shares, coverage), _among(b.proven_shares, coverage)
+    known = not (a.single_readings or b.single_readings)
     return ChoicePair(
         tasks=(a.task, b.task),
         measured=(a.measured, b.measured),
-        p_measured_differ=_differ(a.shares, b.shares),
+        measured_among=measured,
+        measured_differ=known and a.measured != b.measured and set(measured[0]).isdisjoint(measured[1]),
         proven=(a.proven, b.proven),
-        p_proven_differ=_differ(a.proven_shares, b.proven_shares),
+        proven_among=proven,
+        proven_differ=known and a.proven != b.proven and set(proven[0]).isdisjoint(proven[1]),
+        coverage=coverage,
         exchanged_losses=(a.losses[b.measured], b.losses[a.measured]),
         exchanged_costs=(
             a.costs[b.measured] / a.measured_cost,
@@ -142,5 +177,26 @@ def _shares(names: list[str], costs: np.ndarray, allowed: np.ndarray, cost: Obje
     }
 
 
-def _differ(a: Mapping[str, float], b: Mapping[str, float]) -> float:
-    return 1 - sum(share * b.get(name, 0.0) for name, share in a.items())
+def _drawn(task: str, relative: np.ndarray, costs: np.ndarray, rounds: int) -> np.ndarray:
+    """Return relative costs as they vary by their errors, each on its own [techniques, resamples].
+
+    Args:
+        task: by whose name they are drawn.
+        relative: as measured [techniques]; the first is the baseline's, which does not vary.
+        costs: in joint resamplings of rounds [techniques, resamples].
+        rounds: at least two.
+    """
+    error = np.log(costs).std(axis=1) * np.sqrt(rounds / (rounds - 1))
+    deviations = np.random.default_rng(list(task.encode())).standard_t(rounds - 1, costs.shape)
+    return np.asarray(relative[:, None] * np.exp(error[:, None] * deviations))
+
+
+def _among(shares: Mapping[str, float], coverage: float) -> tuple[str, ...]:
+    """Return the fewest techniques whose shares are together at least the coverage, the most chosen first."""
+    found, total = [], 0.0
+    for name, share in sorted(shares.items(), key=lambda item: -item[1]):
+        found.append(name)
+        total += share
+        if total >= coverage - ROUNDING:
+            break
+    return tuple(found)

@@ -33,11 +33,13 @@ from effx.analysis.task_runs import Selection, TaskRuns
 from effx.errors import UsageError
 from effx.results import Run
 from effx.specs.constraints import TaskComparisonSettings
-from effx.stats import bootstrap, intervals, ranks, tests
+from effx.stats import intervals, ranks, tests
 from effx.stats.metrics import METRICS, same_rows
 
 _LEAST_RANKED = 3
 """Techniques below which an order says nothing."""
+_EXACT = ("size", "parameters")
+"""Costs that another measurement would find again."""
 
 
 @dataclass(frozen=True)
@@ -60,8 +62,8 @@ class _Measured:
     """Of techniques in joint resamplings [techniques, resamples]; independent between tasks."""
     costs: np.ndarray
     """Likewise, relative to the baseline."""
-    rounds: int
-    """That the costs were measured in, of the engine with the fewest."""
+    rounds: int | None
+    """That the costs were measured in, of the engine with the fewest; None: they are not of rounds."""
 
 
 def compare(
@@ -133,6 +135,11 @@ def _compare(selection: Selection, cost: Objective, settings: TaskComparisonSett
             f"tasks have different metrics, {', '.join(metrics)}: a point of one is not a point of another, "
             "so losses of such tasks are compared relative to the baseline's score above a constant answer"
         )
+    remarks += [
+        f"{one.outcome.task}: relative losses are not known, as {_no_room(one)}"
+        for one in measured
+        if one.relative is None
+    ]
     return TaskDependence(
         encoder=selection.encoder,
         host=selection.host,
@@ -144,7 +151,9 @@ def _compare(selection: Selection, cost: Objective, settings: TaskComparisonSett
         tasks=tuple(one.outcome for one in measured),
         agreements=tuple(agreement for a, b in pairs for agreement in _agreements(a, b, cost)),
         interactions=_adjusted([each for a, b in pairs for each in _interactions(a, b)]),
-        choices=tuple(task_choices.pair(a.outcome.choice, b.outcome.choice) for a, b in pairs),
+        choices=tuple(
+            task_choices.pair(a.outcome.choice, b.outcome.choice, pairs=len(pairs)) for a, b in pairs
+        ),
         remarks=tuple(remarks),
     )
 
@@ -157,7 +166,9 @@ def _measure(one: TaskRuns, cost: Objective, settings: TaskComparisonSettings) -
     losses = scores[0] - scores[1:]
     values = cost.draws(runs)
     costs = values[0] / values[1:] if cost.maximise else values[1:] / values[0]
+    single = [_is_single(cost, run, drawn) for run, drawn in zip(runs, values, strict=True)]
     room = _room(one.baseline, scores[0])
+    # by another order than that of other tasks: their draws of as many rows would be the same
     order = np.random.default_rng(list(one.task.encode())).permutation(resampling.RESAMPLES)
     found, points, relative = [], [], []
     for index, (title, run) in enumerate(one.engines.items()):
@@ -185,17 +196,39 @@ def _measure(one: TaskRuns, cost: Objective, settings: TaskComparisonSettings) -
                 relative_loss=None if room is None else loss / room.value,
                 relative_interval=of_room,
                 cost=ratio,
-                cost_interval=objectives.drawn_interval(cost, [one.baseline, run], costs[index], ratio),
+                cost_interval=None if single[0] or single[1 + index] else
+                objectives.drawn_interval(cost, [one.baseline, run], costs[index], ratio),
             )
-        )
-    choice = task_choices.choose(one, cost, losses, costs, settings)
+        )  # fmt: skip
+    rounds = None
+    if not (any(single) or cost.uses_energy or cost.name in _EXACT):
+        rounds = min(objectives.rounds(cost, run) for run in runs)
+    choice = task_choices.choose(
+        one, cost, losses, costs, settings, rounds=rounds, single_readings=any(single)
+    )
     outcome = TaskOutcome(
         one.task, quality.metric, quality.n, one.baseline.name, one.baseline.id, quality.value,
         majority.majority_score(one.baseline) or 0.0, tuple(found), choice,
     )  # fmt: skip
-    # by another order than that of other tasks: their draws of as many rows would be the same
-    rounds = min(objectives.rounds(cost, run) for run in runs)
     return _Measured(outcome, points, relative if room else None, losses[:, order], costs[:, order], rounds)
+
+
+def _is_single(cost: Objective, run: Run, drawn: np.ndarray) -> bool:
+    """Whether a cost is a single reading, so that nobody knows how far another would be from it.
+
+    Args:
+        cost: what was measured.
+        run: of which engine.
+        drawn: its value in resamplings [resamples].
+    """
+    if cost.uses_energy:  # energy per correct prediction also varies by rows
+        return cohorts.energy_of(run).interval is None
+    return cost.name not in _EXACT and not np.ptp(drawn) > 0
+
+
+def _no_room(one: _Measured) -> str:
+    """Return why a task has no relative losses."""
+    return f"{one.outcome.baseline} is not better than a constant answer in every resampling of rows"
 
 
 def _ratio(baseline: Run, run: Run, cost: Objective) -> float:
@@ -214,7 +247,9 @@ class _Room:
 
 
 def _room(baseline: Run, draws: np.ndarray) -> _Room | None:
-    """Return the baseline's score above a constant answer's; None: it is not shown to be above 0.
+    """Return the baseline's score above a constant answer's; None: it is not above 0 in every resampling.
+
+    Losses are divided by it, and a ratio whose divisor may be 0 has no standard error.
 
     Args:
         baseline: the unreduced engine.
@@ -229,9 +264,7 @@ def _room(baseline: Run, draws: np.ndarray) -> _Room | None:
         weights = resampling.example_weights(len(labels))
         score = metric(labels, constant)
         draws = draws - metric.weighted(labels, np.asarray(constant, dtype=float)[None], weights)[0]
-    if bootstrap.percentile_interval(draws)[0] <= 0 or quality.value <= score:
-        return None
-    return _Room(quality.value - score, np.maximum(draws, np.finfo(float).tiny))
+    return None if np.any(draws <= 0) or quality.value <= score else _Room(quality.value - score, draws)
 
 
 def _error(baseline: Run, run: Run, drawn: np.ndarray) -> float | None:
@@ -267,19 +300,23 @@ def _agreements(a: _Measured, b: _Measured, cost: Objective) -> list[RankAgreeme
             draws = [one.losses if by == "loss" else one.costs for one in (a, b)]
             tau = ranks.kendall(*values)
             if tau is not None:
-                low, high = ranks.kendall_interval(
+                ends = ranks.kendall_interval(
                     (values[0], draws[0]),
                     (values[1], draws[1]),
-                    widened=(1.0, 1.0) if by == "loss" or cost.uses_energy else (_few(a), _few(b)),
+                    widened=(1.0, 1.0) if by == "loss" else (_few(a), _few(b)),
+                    exact=cost.name in _EXACT,
                 )
-                interval = min(low, tau), max(high, tau)  # ties of what was measured raise tau-b
+                if ends is not None and not (
+                    by == "cost" and any(one.outcome.choice.single_readings for one in (a, b))
+                ):
+                    interval = min(ends[0], tau), max(ends[1], tau)  # ties of what was measured raise tau-b
         result.append(RankAgreement(pair, by, count, tau, interval))
     return result
 
 
 def _few(one: _Measured) -> float:
     """Return by how much resamplings of few rounds are too narrow, see :func:`intervals.block_interval`."""
-    if one.rounds < bootstrap.LEAST_BLOCKS:
+    if one.rounds is None:
         return 1.0
     return (
         intervals.student(one.rounds - 1) / intervals.normal() * float(np.sqrt(one.rounds / (one.rounds - 1)))
@@ -298,8 +335,7 @@ def _interactions(a: _Measured, b: _Measured) -> list[Interaction]:
         )
         scale = POINTS if same else RELATIVE
         if first is None or second is None:
-            worse = a if first is None else b
-            reason = f"{worse.outcome.baseline} is not shown to be better than a constant answer"
+            reason = _no_room(a if first is None else b)
             result.append(Interaction(technique.technique, tasks, scale, None, None, None, None, reason))
             continue
         difference = first.value - second.value

@@ -42,7 +42,7 @@ class TechniqueOnTask:
     loss_interval: Interval
     """95 %; None: too few predictions differ."""
     relative_loss: float | None
-    """None: the baseline is not shown to be better than a constant answer."""
+    """None: the baseline is not better than a constant answer in every resampling of rows."""
     relative_interval: Interval
     cost: float
     """Relative to the baseline; less is better."""
@@ -88,7 +88,8 @@ class RankAgreement:
     """Kendall's tau-b of what was measured; None: fewer than three techniques, or all are equal on a task."""
     interval: Interval
     """95 %: which pairs of techniques are surely ordered on both tasks, and the others either way; see
-    :func:`effx.stats.ranks.kendall_interval`. Noise in what is ranked brings tau itself nearer to 0."""
+    :func:`effx.stats.ranks.kendall_interval`. Noise in what is ranked brings tau itself nearer to 0. None:
+    there is no tau, or costs are single readings."""
 
 
 @dataclass(frozen=True)

@@ -55,6 +55,10 @@ def command(
     effx compare-tasks sst2/results mrpc/results rte/results
     effx compare-tasks results --task sst2 --task mrpc --objective energy -o tasks
     """  # fmt: skip
+    if out is not None:
+        from effx.errors import need
+
+        need("report", "matplotlib")
     from effx.analysis import task_dependence
     from effx.results import find
 
@@ -64,10 +68,6 @@ def command(
         TaskComparisonSettings.of(**settings),
         tasks=tasks,
     )
-    if out is not None:
-        from effx.errors import need
-
-        need("report", "matplotlib")
     from effx.report import task_dependence as tables
 
     if out is not None:

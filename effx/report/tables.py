@@ -167,13 +167,13 @@ def write_csv(
 
 def _by_result(seed_means: Sequence[SeedFrontier]) -> dict[str, SeedMean]:
     """Return by result the mean over seeds that it is a part of; nothing for a single seed."""
-    return {
-        result: point
-        for frontier in seed_means
-        for point in frontier.points
-        if point.quality.n > 1
-        for result in point.results
-    }
+    found: dict[str, SeedMean] = {}
+    for frontier in seed_means:
+        for point in frontier.points:
+            if point.quality.n > 1:
+                for result in point.results:  # by energy it may be of fewer seeds: the first holds
+                    found.setdefault(result, point)
+    return found
 
 
 def _seed_cells(run: Run, of_seeds: Mapping[str, SeedMean]) -> dict[str, Cell]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -78,12 +79,29 @@ def of_report(runs: Sequence[Run]) -> list[TaskDependence]:
         progress.say(f"tasks are not compared: more than {_MOST_ENGINES} engines; use effx compare-tasks")
         return []
     try:
-        studies = task_comparison.compare(latest)
+        studies = _shown(latest, "latency")
+        with contextlib.suppress(UsageError):  # energy was not measured of all, or by several meters
+            studies += _shown(latest, "energy")
     except UsageError as error:
         progress.say(f"tasks are not compared: {error}")
         return []
-    with contextlib.suppress(UsageError):  # energy was not measured of all of them, or by several meters
-        studies += task_comparison.compare(latest, "energy")
+    except Exception as error:  # whatever it is, the rest of the report must not be lost to this section
+        progress.say(f"tasks are not compared: {type(error).__name__}: {error}")
+        return []
+    return studies
+
+
+def _shown(runs: Sequence[Run], objective: str) -> list[TaskDependence]:
+    """Return comparisons that can be written.
+
+    Raises:
+        UsageError: there are none.
+        ValueError: a number is not finite.
+    """
+    studies = task_comparison.compare(runs, objective)
+    for study in studies:
+        section(study)
+    json.dumps(to_json(studies), allow_nan=False)
     return studies
 
 
@@ -147,9 +165,11 @@ def choices(study: TaskDependence) -> Sheet:
     ]  # fmt: skip
     note = (
         f"The cheapest technique whose loss is at most {study.max_drop:g} in the task's metric; resamplings: "
-        "share of joint resamplings of rows and rounds with the same choice. What is proven, with "
+        "share of resamplings of rows and costs with the same choice. What is proven, with "
         f"{percent(study.confidence)} confidence, also depends on the number of rows."
     )
+    if unknown := _single_readings(study):
+        note += f" {unknown}"
     return Sheet("tasks-choices", f"Cheapest within {study.max_drop:g}", columns, tuple(rows), note)
 
 
@@ -167,6 +187,8 @@ def agreements(study: TaskDependence) -> Sheet:
         f"least {percent(CONFIDENCE)} of cases: pairs of techniques whose order is not sure are taken either "
         "way."
     )
+    if unknown := _single_readings(study):
+        note += f" {unknown} Orders by them have no interval."
     return Sheet("tasks-ranks", "Do tasks order the techniques alike", columns, tuple(rows), note)
 
 
@@ -222,35 +244,43 @@ def section(study: TaskDependence) -> Section:
 def _best(study: TaskDependence) -> list[str]:
     named = _listed(study, lambda task: task.choice.measured)
     limit = f"the cheapest technique that loses at most {_points(study.max_drop)} as measured is"
-    differing = [pair for pair in study.choices if pair.measured[0] != pair.measured[1]]
-    if not differing:
-        least = max(pair.p_measured_differ for pair in study.choices)
+    coverage = study.choices[0].coverage
+    covered = f"{fixed(100 * coverage, 1).removesuffix('.0')} %"
+    if all(pair.measured[0] == pair.measured[1] for pair in study.choices):
         choice = study.tasks[0].choice.measured
         same = f"the same on all {len(study.tasks)} tasks: {limit} '{choice}'"
-        agree = f"resamplings of two tasks choose the same in {percent(1 - least)} or more"
-        if 1 - least >= CONFIDENCE:
+        share = min(task.choice.shares.get(choice, 0.0) for task in study.tasks)
+        agree = f"{percent(share)} of resamplings of each task, or more, choose it"
+        if unknown := _single_readings(study):
+            return [f"As measured, the best reduction is {same}. {unknown}"]
+        if share >= coverage:
             return [f"The best reduction is {same}; {agree}."]
         return [
             f"As measured, the best reduction is {same}. That is not certain: {agree}, and "
-            f"{percent(CONFIDENCE)} would show it."
+            f"{covered} would show it."
         ]
-    level = 1 - (1 - CONFIDENCE) / len(study.choices)
-    shown = [pair for pair in differing if pair.p_measured_differ >= level]
+    shown = [pair for pair in study.choices if pair.measured_differ]
     if not shown:
-        most = max(pair.p_measured_differ for pair in differing)
-        return [
-            f"The best reductions of the tasks cannot be told apart: {limit} {named}, but resamplings of two "
-            f"tasks choose differently in {percent(most)} at most, and {percent(level)} would show it."
-        ]
-    pairs = "; ".join(
-        f"{pair.tasks[0]} and {pair.tasks[1]} ({percent(pair.p_measured_differ)} of resamplings)"
-        for pair in shown
-    )
+        why = _single_readings(study) or (
+            f"For every two tasks, a technique is among the likeliest, which {covered} of "
+            "resamplings choose, of both."
+        )
+        return [f"The best reductions of the tasks cannot be told apart: {limit} {named}. {why}"]
+    pairs = "; ".join(" and ".join(pair.tasks) for pair in shown)
+    adjusted = f", adjusted for {len(study.choices)} pairs of tasks" if len(study.choices) > 1 else ""
     return [
-        f"The best reduction depends on the task: {limit} {named}. The choices differ for certain between "
-        f"{pairs}.",
+        f"The best reduction depends on the task: {limit} {named}. With {percent(CONFIDENCE)} confidence"
+        f"{adjusted}, the choices differ between {pairs}: the techniques that {covered} of "
+        "resamplings choose have none in common.",
         *(_exchanged(pair, study) for pair in shown),
     ]
+
+
+def _single_readings(study: TaskDependence) -> str:
+    """Return that costs have no known error; empty: they have."""
+    if not any(task.choice.single_readings for task in study.tasks):
+        return ""
+    return "Costs are single readings: how far others would be from them is not known."
 
 
 def _exchanged(pair: ChoicePair, study: TaskDependence) -> str:

@@ -26,8 +26,9 @@ def kendall_interval(
     b: tuple[np.ndarray, np.ndarray],
     *,
     widened: tuple[float, float] = (1.0, 1.0),
+    exact: bool = False,
     confidence: float = CONFIDENCE,
-) -> tuple[float, float]:
+) -> tuple[float, float] | None:
     """Return the interval of Kendall's tau from resamplings of what is ranked.
 
     Noise in the values breaks a true order: tau of a resampling is nearer to 0 than that of the measurement,
@@ -41,11 +42,18 @@ def kendall_interval(
         a: values [items], and their values in resamplings [items, resamples].
         b: likewise; resampled independently of ``a``.
         widened: factors of the bands of a and b, for few units of resampling.
+        exact: values that do not vary in resamplings are known without error, and not single readings.
         confidence: how often the interval holds the truth, at least.
+
+    None: items differ by single readings, of which nobody knows how far others would be from them.
     """
     measured = [_differences(values) for values, _ in (a, b)]
     drawn = [_differences(draws) for _, draws in (a, b)]
-    errors = [each.std(axis=1) for each in drawn]
+    errors = [np.where(np.ptp(each, axis=1) > 0, each.std(axis=1), 0.0) for each in drawn]
+    if not exact and any(
+        np.any((error == 0) & (differences != 0)) for differences, error in zip(measured, errors, strict=True)
+    ):
+        return None
     largest = np.zeros(a[1].shape[1])
     for differences, draws, error in zip(measured, drawn, errors, strict=True):
         varies = error > 0

@@ -19,6 +19,7 @@ from effx.results import StructureSummary
 from tests.analysis.simulated_run import simulated_run
 
 FULL = StructureSummary(6, [12] * 6, [1536] * 6, 12, 1536)
+THREE = StructureSummary(3, [12] * 3, [1536] * 3, 12, 1536)
 BASELINE = replace(
     simulated_run("full.fp32", precision="fp32"),
     engine=replace(simulated_run("full.fp32", precision="fp32").engine, structure=FULL, max_length=128),
@@ -27,6 +28,10 @@ BASELINE = replace(
 
 def origin(**facts: object) -> CheckpointOrigin:
     return CheckpointOrigin(seed=0, settings="a" * 64, trained_further=False, **facts)  # type: ignore[arg-type]
+
+
+def zeros(**facts: object) -> SparsityRecord:
+    return SparsityRecord(share=0.7, zeros=70, of=100, **facts)  # type: ignore[arg-type]
 
 
 def ticket(level: str = "40", removed: int = 20, **changes: object) -> TicketRecord:
@@ -52,7 +57,25 @@ RANDOM = ticket(removed=25, kind="random", rounds=3)
         ({**PRUNED, "weight_remaining": 0.79, "origin": origin(ticket=RANDOM)},
          "random ticket 40 % (3 rounds), fp32"),
         ({**PRUNED, "origin": origin(speedup=2.0)}, "pruned for 2x, fp32"),
-        ({"sparsity": SparsityRecord(share=0.7, zeros=70, of=100)}, "70% zeros, fp32"),
+        ({"structure": THREE, "weight_remaining": 0.76, "drop_layers": ["top"]}, "3 layers, fp32"),
+        ({"structure": THREE, "weight_remaining": 0.76, "drop_layers": ["bottom"]}, "3 layers, bottom, fp32"),
+        ({"structure": THREE, "weight_remaining": 0.76, "drop_layers": ["top", "top", "symmetric"]},
+         "3 layers, top, then symmetric, fp32"),
+        ({"structure": THREE, "weight_remaining": 0.7, "drop_layers": ["bottom"],
+          "origin": origin(ticket=ticket())}, "3 layers, bottom, ticket 40 %, fp32"),
+        ({"structure": replace(THREE, heads=[8] * 3), "weight_remaining": 0.7, "drop_layers": ["bottom"]},
+         "3 layers, bottom, 70% of weights, fp32"),  # an earlier version
+        ({"drop_layers": ["bottom"]}, "fp32"),  # all layers were kept
+        ({"sparsity": zeros()}, "70% zeros (mask of a file), fp32"),
+        ({"sparsity": zeros(objective="task")}, "70% zeros, fp32"),
+        ({"sparsity": zeros(objective="task", kind="imp")}, "70% zeros, fp32"),
+        ({"sparsity": zeros(kind="random")}, "70% zeros (random), fp32"),
+        ({"sparsity": zeros(kind="one-shot")}, "70% zeros (one-shot), fp32"),
+        ({"sparsity": zeros(objective="task", kind="imp", init="fresh")},
+         "70% zeros (imp, fresh weights), fp32"),
+        ({"sparsity": zeros(objective="task", kind="imp", rewind=5)},
+         "70% zeros (imp, rewound to step 5), fp32"),
+        ({"sparsity": zeros(objective="mlm", kind="imp")}, "70% zeros (imp of mlm), fp32"),
         ({"variant": "exit", "origin": origin(exits=ExitTarget(max_drop=0.01))},
          "exits for a loss of 0.01, exit"),
         ({"variant": "exit", "origin": origin(exits=ExitTarget(depth=4.0))}, "exits for depth 4, exit"),

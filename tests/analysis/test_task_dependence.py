@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
+import json
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from effx.analysis import task_dependence, task_runs
+from effx.analysis import task_choices, task_dependence, task_runs
 from effx.analysis.task_choices import BASELINE
 from effx.analysis.task_results import POINTS, RELATIVE, Interaction
 from effx.errors import UsageError
+from effx.manifests import CheckpointOrigin, ExitTarget
 from effx.report import task_dependence as tables
 from effx.results import ReferenceEngine, Run
 from effx.specs.constraints import TaskComparisonSettings
 from effx.stats.metrics import METRICS
+from tests.analysis.simulated_run import simulated_run
 from tests.analysis.simulated_tasks import study
 from tests.analysis.simulated_tasks import task_runs as simulated
 
@@ -96,8 +101,6 @@ def test_tasks_with_as_many_rows_are_resampled_independently() -> None:
     (agreement,) = [each for each in found.agreements if each.by == "loss"]
     assert agreement.tau == 1.0
     assert agreement.interval is not None and agreement.interval[0] < 0
-    choice = found.tasks[0].choice.shares
-    assert found.choices[0].p_measured_differ == pytest.approx(1 - sum(share**2 for share in choice.values()))
 
 
 def test_a_planted_interaction_is_found_and_only_that() -> None:
@@ -150,6 +153,23 @@ def test_a_baseline_no_better_than_a_constant_has_no_relative_loss() -> None:
                for each in found.interactions)  # fmt: skip
 
 
+def test_a_baseline_that_some_resamplings_find_no_better_has_no_relative_loss() -> None:
+    """Otherwise a loss is divided by nothing, and its interval has no end."""
+    weak = 0
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        runs = [*simulated(rng, "a", TECHNIQUES, n=277, wrong=0.43),
+                *simulated(rng, "b", TECHNIQUES, metric="matthews")]  # fmt: skip
+        (found,) = task_dependence.compare(runs)
+        json.dumps(tables.to_json([found]), allow_nan=False)
+        tables.section(found)
+        if found.tasks[0].techniques[0].relative_loss is None:
+            weak += 1
+            assert all(each.reason and "every resampling" in each.reason for each in found.interactions)
+            assert any(remark.startswith("a: relative losses are not known") for remark in found.remarks)
+    assert weak
+
+
 def test_too_few_differing_predictions_are_not_tested_of_other_metrics() -> None:
     rng = np.random.default_rng(8)
     few = {"seq16": (0.005, 0.0, 0.001), "seq32": (0.1, 0.0, 0.003)}
@@ -162,21 +182,23 @@ def test_too_few_differing_predictions_are_not_tested_of_other_metrics() -> None
 CLEAR = {"seq16": (0.2, 0.0, 0.001), "seq32": (0.0, 0.0, 0.005)}
 
 
-def test_choices_that_differ_for_certain_are_said_to_depend_on_the_task() -> None:
+def test_choices_that_surely_differ_are_said_to_depend_on_the_task() -> None:
     rng = np.random.default_rng(9)
     robust = {**CLEAR, "seq16": (0.0, 0.0, 0.001)}
     runs = [*simulated(rng, "a", CLEAR), *simulated(rng, "b", robust)]
     (found,) = task_dependence.compare(runs)
     assert [task.choice.measured for task in found.tasks] == ["seq32", "seq16"]
     (pair,) = found.choices
-    assert pair.p_measured_differ > 0.99
+    assert pair.measured_differ and pair.measured_among == (("seq32",), ("seq16",))
+    assert pair.coverage == pytest.approx(0.975)
     assert pair.exchanged_losses == pytest.approx((found.tasks[0].techniques[0].loss, 0.0))
     assert pair.exchanged_costs[1] == pytest.approx(
         found.tasks[1].techniques[1].cost / found.tasks[1].techniques[0].cost
     )
     lines = tables.lines(found)
     assert lines[0].startswith("The best reduction depends on the task")
-    assert "'seq32' on a; 'seq16' on b" in lines[0]
+    assert "'seq32' on a; 'seq16' on b" in lines[0] and "for certain" not in lines[0]
+    assert "With 95 % confidence, the choices differ between a and b" in lines[0]
     assert "more than allowed" in lines[1]
 
 
@@ -197,6 +219,66 @@ def test_equal_tasks_are_hardly_ever_said_to_have_different_best_reductions() ->
         (found,) = task_dependence.compare(study(seed, ("a", "b"), close))
         said += tables.lines(found)[0].startswith("The best reduction depends")
     assert said / studies <= 0.05
+
+
+def test_many_equal_techniques_are_not_said_to_be_chosen_differently() -> None:
+    """Resamplings of both tasks hardly ever choose the same of 40, and yet nothing differs."""
+    equal = {f"seq{8 * i}": (0.01, 0.01, 0.006) for i in range(2, 42)}
+    for seed, rounds in enumerate((3, 5, 5, 6)):
+        runs = study(seed, ("a", "b"), equal, rounds=rounds)
+        (found,) = task_dependence.compare(runs, settings=TaskComparisonSettings(max_drop=0.05))
+        assert not found.choices[0].measured_differ and not found.choices[0].proven_differ
+        assert tables.lines(found)[0].startswith("The best reductions of the tasks cannot be told apart")
+
+
+def test_a_planted_difference_among_many_techniques_is_said() -> None:
+    rng = np.random.default_rng(23)
+    equal = {f"seq{8 * i}": (0.0, 0.0, 0.006) for i in range(3, 20)}
+    runs = [*simulated(rng, "a", {**equal, "seq16": (0.2, 0.0, 0.001)}),
+            *simulated(rng, "b", {**equal, "seq16": (0.0, 0.0, 0.001)})]  # fmt: skip
+    (found,) = task_dependence.compare(runs)
+    (pair,) = found.choices
+    assert pair.measured_among[1] == ("seq16",) and "seq16" not in pair.measured_among[0]
+    assert pair.measured_differ
+    assert tables.lines(found)[0].startswith("The best reduction depends on the task")
+
+
+@pytest.mark.parametrize(("pairs", "coverage"), [(1, 0.975), (5, 0.995)])
+def test_sets_of_choices_are_the_fewest_that_cover(pairs: int, coverage: float) -> None:
+    (found,) = task_dependence.compare(study(24, ("a", "b"), TECHNIQUES))
+    shares = {"x": 0.01, "y": 0.9, "z": 0.08, "w": 0.01}
+    a, b = (replace(task.choice, shares=shares) for task in found.tasks)
+    pair = task_choices.pair(a, b, pairs=pairs)
+    assert pair.coverage == pytest.approx(coverage)
+    assert pair.measured_among[0] == (("y", "z") if pairs == 1 else ("y", "z", "x", "w"))
+
+
+def test_costs_that_are_single_readings_have_no_interval_and_decide_nothing() -> None:
+    rng = np.random.default_rng(25)
+    planted = {**CLEAR, "seq64": (0.1, 0.0, 0.007)}
+    runs = [*simulated(rng, "a", planted, rounds=1),
+            *simulated(rng, "b", {**planted, "seq16": (0.0, 0.0, 0.001)}, rounds=1)]  # fmt: skip
+    (found,) = task_dependence.compare(runs)
+    assert [task.choice.single_readings for task in found.tasks] == [True, True]
+    assert all(each.interval is None for each in found.agreements if each.by == "cost")
+    assert any(each.interval is not None for each in found.agreements if each.by == "loss")
+    assert all(each.cost_interval is None for task in found.tasks for each in task.techniques)
+    assert not found.choices[0].measured_differ
+    assert "Costs are single readings" in tables.lines(found)[0]
+    assert "Costs are single readings" in tables.choices(found).note
+
+
+def test_peak_memory_is_a_single_reading_and_size_is_exact() -> None:
+    runs = study(26, ("a", "b"), {**CLEAR, "seq64": (0.0, 0.0, 0.007)})
+    sizes = {"fp32": 9, "seq16": 5, "seq32": 6, "seq64": 7}
+    runs = [
+        replace(_moved(run, size_bytes=size), memory=replace(run.memory, host_peak_bytes=size))
+        for run in runs for size in [sizes[run.engine.variant]]
+    ]  # fmt: skip
+    for objective, interval in (("memory", None), ("size", (1.0, 1.0))):
+        (found,) = task_dependence.compare(runs, objective)
+        assert [each.interval for each in found.agreements if each.by == "cost"] == [interval]
+        assert found.tasks[0].choice.single_readings is (interval is None)
 
 
 def test_the_cheapest_is_proven_only_with_enough_rows() -> None:
@@ -293,6 +375,85 @@ def test_a_task_without_its_unreduced_engine_is_refused() -> None:
     a, b = (simulated(rng, task, CLEAR) for task in "ab")
     with pytest.raises(UsageError, match="b: its unreduced fp32 engine was not measured with onnxruntime"):
         task_runs.select([*a, *b[1:]])
+
+
+def test_baselines_are_of_one_kind_on_all_tasks() -> None:
+    """Distilled on one task and not on the other, it would lose more to the same reduction."""
+    runs = [*_with_distilled("a", 1, wrong=0.02), *_with_distilled("b", 2, wrong=0.4)]
+    (selection,) = task_runs.select(runs)
+    assert [one.baseline.name for one in selection.tasks] == ["a-e.fp32", "b-e.fp32"]
+    assert "distilled, fp32" in selection.techniques
+    only = [run for run in runs if run.name != "a-e.fp32"]
+    (selection,) = task_runs.select(only)  # the distilled one is on both
+    assert [one.baseline.name for one in selection.tasks] == ["a-distilled.fp32", "b-distilled.fp32"]
+    with pytest.raises(UsageError, match="a: its unreduced fp32 engine is 'distilled, fp32', that of other"):
+        task_runs.select([run for run in only if run.name != "b-distilled.fp32"])
+    third = [run for run in _with_distilled("c", 3, wrong=0.1) if run.name != "c-distilled.fp32"]
+    without = [run for run in runs if run.name not in ("a-e.fp32", "b-distilled.fp32")]
+    (selection,) = task_runs.select([*without, *third])
+    assert [one.task for one in selection.tasks] == ["b", "c"]
+    assert any(
+        remark.startswith("a is left out: its unreduced fp32 engine is 'distilled, fp32'")
+        for remark in selection.remarks
+    )
+
+
+def _made(run: Run, *, seed: int = 0, settings: str = "a", **facts: Any) -> Run:
+    origin = CheckpointOrigin(seed=seed, settings=settings * 64, trained_further=False, **facts)
+    return _moved(run, origin=origin)
+
+
+def _with_distilled(task: str, seed: int, *, wrong: float) -> list[Run]:
+    rng = np.random.default_rng(seed)
+    runs = [_made(run) for run in simulated(rng, task, CLEAR, wrong=0.15)]
+    distilled = simulated_run(
+        f"{task}-distilled.fp32", np.flatnonzero(rng.random(400) < wrong), precision="fp32", task=task,
+        rounds=5, queries=3, session=f"s-{task}",
+    )  # fmt: skip
+    return [*runs, _made(distilled, settings="d", distilled=True)]
+
+
+def test_of_several_seeds_one_with_its_unreduced_engine_is_chosen() -> None:
+    rng = np.random.default_rng(19)
+    a, b = ([_made(run) for run in simulated(rng, task, CLEAR)] for task in "ab")
+    more = [
+        _made(replace(run, id=f"{run.id}-1"), seed=1) for run in simulated(rng, "a", TECHNIQUES)[1:]
+    ]  # four engines and no baseline
+    more = [_moved(run, name=run.name.replace("-e", "-e-s1"), digest=f"{index:064}")
+            for index, run in enumerate(more)]  # fmt: skip
+    (selection,) = task_runs.select([*a, *more, *b])
+    assert selection.tasks[0].baseline.name == "a-e.fp32"
+    assert "a: seed 0; 4 engines with other seeds are left out" in selection.remarks
+
+
+def _twin(run: Run, name: str, settings: str, **facts: Any) -> Run:
+    twin = _moved(run, name=name, digest=hashlib.sha256(name.encode()).hexdigest())
+    return _made(replace(twin, id=f"id-{name}"), settings=settings, **facts)
+
+
+@pytest.mark.parametrize("settings", ["a", "b"])
+def test_engines_that_were_made_differently_are_not_one_technique(settings: str) -> None:
+    """Such as with another learning rate, of which the title says nothing."""
+    rng = np.random.default_rng(20)
+    a, b = ([_made(run) for run in simulated(rng, task, CLEAR)] for task in "ab")
+    other = _twin(a[1], "a-other.seq16", settings)
+    (selection,) = task_runs.select([*a, other, *b])
+    assert ("seq16" in selection.techniques) is (settings == "a")
+    (remark,) = [remark for remark in selection.remarks if "a-other.seq16" in remark]
+    assert "a-e.seq16" in remark and ("different settings" in remark) is (settings == "b")
+
+
+def test_unreduced_engines_that_were_made_differently_are_no_baseline() -> None:
+    rng = np.random.default_rng(21)
+    a, b = ([_made(run) for run in simulated(rng, task, CLEAR)] for task in "ab")
+    with pytest.raises(UsageError, match="a: its unreduced fp32 engine is not known.*a-e.fp32, a-other.fp32"):
+        task_runs.select([*a, _twin(a[0], "a-other.fp32", "b"), *b])
+    (selection,) = task_runs.select([*a, _twin(a[0], "a-other.fp32", "a"), *b])
+    assert any(remark.startswith("a: the baseline is a-e.fp32") and "a-other.fp32" in remark
+               for remark in selection.remarks)  # fmt: skip
+    exits = _twin(a[0], "a-exits.fp32", "b", exits=ExitTarget(depth=3.0))
+    (selection,) = task_runs.select([*a, exits, *b])
+    assert any("a-exits.fp32 left out" in remark for remark in selection.remarks)
 
 
 def test_unknown_tasks_and_scores_as_costs_are_refused() -> None:

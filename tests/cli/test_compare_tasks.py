@@ -11,8 +11,11 @@ import numpy as np
 import pytest
 
 from effx import results
+from effx.analysis import seeds
 from effx.cli import run
+from effx.errors import MissingExtraError
 from effx.manifests import CheckpointOrigin
+from effx.report import tables
 from tests.analysis.simulated_run import simulated_run
 from tests.analysis.simulated_tasks import task_runs
 from tests.cli.test_cli import fails
@@ -92,6 +95,58 @@ def test_report_says_why_tasks_are_not_compared(tmp_path: Path, capsys: pytest.C
         results.save(one, tmp_path / "results")
     assert run(["report", str(tmp_path / "results"), "-o", str(tmp_path / "report")]) == 0
     assert "tasks are not compared: no two tasks can be compared: mrpc" in capsys.readouterr().err
+
+
+def test_a_weak_baseline_has_a_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As that of RTE, whose 277 rows some resamplings answer no better than a constant."""
+    for seed in (4, 9):
+        folder, rng = tmp_path / f"{seed}/results", np.random.default_rng(seed)
+        for one in [*task_runs(rng, "rte", ALIKE, n=277, wrong=0.43), *task_runs(rng, "sst2", ALIKE)]:
+            results.save(one, folder)
+        capsys.readouterr()
+        assert run(["compare-tasks", str(folder), "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["studies"]
+        assert run(["report", str(folder), "-o", str(tmp_path / f"{seed}/report")]) == 0
+        assert (tmp_path / f"{seed}/report/tasks/task-dependence.json").is_file()
+
+
+def test_report_is_not_lost_to_the_section(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("by chance")
+
+    monkeypatch.setattr("effx.analysis.task_choices.choose", fails)
+    assert run(["report", str(folder), "-o", str(tmp_path / "report")]) == 0
+    assert "tasks are not compared: ZeroDivisionError" in capsys.readouterr().err
+    assert (tmp_path / "report/index.html").is_file()
+
+
+def test_missing_extra_is_said_before_the_work(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def needs(*_: object) -> None:
+        raise MissingExtraError("matplotlib is not installed")
+
+    monkeypatch.setattr("effx.errors.need", needs)
+    missing = str(tmp_path / "none")  # has no results, which is found later
+    assert run(["compare-tasks", missing, "-o", str(tmp_path / "out")]) != 0
+    assert "matplotlib is not installed" in capsys.readouterr().err
+
+
+def test_means_of_the_first_frontier_are_those_of_the_table() -> None:
+    """Energy was measured of two seeds of three."""
+    wrong = (40, 44, 48)
+    runs = []
+    for seed, number in enumerate(wrong):
+        one = simulated_run(f"sst2-full-s{seed}.int8", range(number), joules=0.1 if seed < 2 else None)
+        origin = CheckpointOrigin(seed=seed, settings="a" * 64, trained_further=False)
+        runs.append(replace(one, engine=replace(one.engine, origin=origin)))
+    frontiers = seeds.frontiers(runs)
+    assert [frontier.points[0].quality.n for frontier in frontiers] == [3, 2]
+    found = tables._by_result(frontiers)
+    assert {point.quality.n for point in found.values()} == {3}
+    assert found[runs[0].id].quality.mean == pytest.approx(1 - 44 / 400)
 
 
 def test_report_shows_means_over_seeds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -29,8 +29,9 @@ def test_interval_holds_the_true_tau(order: list[int], spacing: float) -> None:
     for _ in range(studies):
         measured = [true + rng.standard_normal(6) for true in (true_a, true_b)]
         draws = [each[:, None] + rng.standard_normal((6, 400)) for each in measured]
-        low, high = ranks.kendall_interval((measured[0], draws[0]), (measured[1], draws[1]))
-        held += low - 1e-9 <= truth <= high + 1e-9
+        interval = ranks.kendall_interval((measured[0], draws[0]), (measured[1], draws[1]))
+        assert interval is not None
+        held += interval[0] - 1e-9 <= truth <= interval[1] + 1e-9
     assert held / studies >= 0.95 - 2 * np.sqrt(0.95 * 0.05 / studies)
 
 
@@ -43,7 +44,17 @@ def test_interval_is_a_point_where_all_pairs_are_surely_ordered() -> None:
     assert interval == pytest.approx((expected, expected))
 
 
-def test_single_readings_are_sure() -> None:
+def test_single_readings_have_no_interval_and_exact_values_are_sure() -> None:
     values = np.array([3.0, 1.0, 2.0])
     draws = np.repeat(values[:, None], 10, axis=1)
-    assert ranks.kendall_interval((values, draws), (values, draws)) == (1.0, 1.0)
+    assert ranks.kendall_interval((values, draws), (values, draws)) is None
+    assert ranks.kendall_interval((values, draws), (values, draws), exact=True) == (1.0, 1.0)
+
+
+def test_equal_values_that_do_not_vary_are_open() -> None:
+    """Such as losses of two techniques that changed no prediction."""
+    values = np.array([0.0, 0.0, 5.0])
+    draws = values[:, None] + np.array([0.0, 0.0, 1e-3])[:, None] * np.random.default_rng(0).normal(
+        size=(3, 50)
+    )
+    assert ranks.kendall_interval((values, draws), (values, draws)) == pytest.approx((1 / 3, 1.0))
