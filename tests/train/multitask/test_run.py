@@ -476,3 +476,19 @@ def test_loaded_weights_are_those_that_were_scored(plain: list[Checkpoint]) -> N
         model = checkpoints.load(checkpoint.folder)
         assert all(torch.equal(value, weights(checkpoint)[name]) for name, value in model.state_dict().items()
                    if name in weights(checkpoint))  # fmt: skip
+
+
+def test_a_task_tells_which_layers_its_ticket_has(
+    encoders: dict[str, Path], data_folders: dict[str, Path], tmp_path: Path
+) -> None:
+    settings = FinetuneSettings.of(max_steps=1, max_length=16, lr=4e-3, optimizer="adamax", layers=2,
+                                   drop_layers="bottom")  # fmt: skip
+    both = [finetune(task, encoders["bert"], out=tmp_path, name=task, data_folder=data_folders[task],
+                     settings=settings) for task in TASKS]  # fmt: skip
+    trained = train(encoders, data_folders, tmp_path / "together", SETTINGS.replace(epochs=1),
+                    tickets=[ticket.folder for ticket in both])  # fmt: skip
+    for checkpoint, ticket in zip(trained, both, strict=True):
+        assert [layer.index for layer in checkpoint.manifest.structure.layers] == [1, 2]
+        assert checkpoint.manifest.layer_reductions == ticket.manifest.layer_reductions
+        (record,) = checkpoint.manifest.layer_reductions
+        assert (record.strategy, record.kept) == ("bottom", (1, 2))
