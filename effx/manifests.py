@@ -1015,10 +1015,14 @@ class CheckpointOrigin(Record):
 
     seed: Count
     settings: Digest
-    """Of everything that was set for the checkpoint but the seed: training, ticket, exits, tokens, teacher's
-    settings, zeros, pretrained model, maximum length."""
+    """Of everything that was set for the checkpoint but the seed: training and its rows, ticket, exits,
+    tokens, teacher's settings and name, zeros, a mask that was given, pretrained model, maximum length."""
     trained_further: bool
-    """Whether it was made from another checkpoint, whose settings ``settings`` does not include."""
+    """Whether it was made from another checkpoint, or has the structure of one, whose settings ``settings``
+    does not include."""
+    unrecorded: bool = False
+    """Whether something else of how it was made is not in ``settings``: how its teacher was trained, or the
+    text on which its mask was found by masked language modelling."""
     distilled: bool = False
     """Whether it learned from a teacher."""
     ticket: TicketRecord | None = None

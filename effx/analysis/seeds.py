@@ -175,8 +175,8 @@ def _method(run: Run) -> tuple[object, ...]:
     engine, origin = run.engine, run.engine.origin
     if origin is None:
         return (run.name,)
-    # of the checkpoint that it was made from nothing is known but its name
-    name = _without_seed(run) if origin.trained_further else None
+    # of the checkpoint that it was made from or taught by, nothing is known but its name
+    name = _without_seed(run) if origin.trained_further or origin.unrecorded or origin.distilled else None
     return (engine.task, engine.model, engine.variant, engine.backend, engine.device, engine.max_length,
             origin.settings, name)  # fmt: skip
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from pydantic import JsonValue
@@ -17,6 +18,7 @@ _SHARE_DECIMALS = 2
 def of(manifest: CheckpointManifest) -> CheckpointOrigin | None:
     """Return how a checkpoint was made; None: effx did not train it, so that its seed is unknown."""
     training, ticket, one_shot = manifest.training, manifest.ticket, manifest.one_shot
+    shared, sparsity = manifest.shared, manifest.sparsity
     if training.kind is None and one_shot is None:
         return None
     seed = manifest.seed
@@ -28,7 +30,9 @@ def of(manifest: CheckpointManifest) -> CheckpointOrigin | None:
     return CheckpointOrigin(
         seed=seed,
         settings=files.json_digest(_settings(manifest)),
-        trained_further=manifest.parent is not None,
+        trained_further=manifest.parent is not None or bool(shared and shared.tickets),
+        unrecorded=training.distillation is not None
+        or (sparsity is not None and sparsity.objective == "mlm"),
         distilled=training.distillation is not None,
         ticket=ticket,
         speedup=speedup,
@@ -44,8 +48,10 @@ def _settings(manifest: CheckpointManifest) -> dict[str, object]:
     return {
         "model": manifest.model,
         "max_length": manifest.max_length,
-        "training": [training.kind, training.regime, training.limit, _seedless(training.settings)],
-        "distillation": None if distillation is None else _seedless(distillation.settings),
+        "training": [training.kind, training.regime, training.limit, _seedless(training.settings),
+                     training.rows_digest],
+        "distillation": None if distillation is None
+        else [_seedless_name(distillation.teacher), _seedless(distillation.settings)],
         "ticket": None if ticket is None else {**ticket.to_json(), "removed": None},
         "one_shot": None if one_shot is None else _seedless(one_shot.settings),
         "exits": None if exits is None else [exits.rule.name, exits.mode, exits.target.to_json()],
@@ -53,7 +59,7 @@ def _settings(manifest: CheckpointManifest) -> dict[str, object]:
         else [tokens.rule, None if tokens.target is None else tokens.target.to_json()],
         "zeros": None if sparsity is None
         else [round(sparsity.share, _SHARE_DECIMALS), sparsity.objective, sparsity.kind, sparsity.init,
-              sparsity.rewind],
+              sparsity.rewind, sparsity.mask if sparsity.found_by is None else None],
         "shared": None if manifest.shared is None
         else [list(manifest.shared.tasks), sorted(manifest.shared.tickets)],
     }  # fmt: skip
@@ -61,3 +67,8 @@ def _settings(manifest: CheckpointManifest) -> dict[str, object]:
 
 def _seedless(settings: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
     return {name: value for name, value in settings.items() if name != "seed"}
+
+
+def _seedless_name(teacher: str) -> str:
+    """Return a teacher's name without its seed: seeds of a method may have teachers of their own."""
+    return re.sub(r"-s\d+(?=[-.]|$)", "", teacher)

@@ -117,18 +117,19 @@ def first_token_similarity(model: PreTrainedModel, encoded: Encoded, batch_size:
     It is the cosine between the representations before and after the layer, averaged over the sequences, in
     eval mode (Sajjad et al. 2020, section 3, contribution-based dropping).
     """
-    total = np.zeros(len(structure(model).layers))
+    cosines = np.empty((len(structure(model).layers), len(encoded)))
 
     def run(rows: np.ndarray, inputs: _Inputs) -> None:
         stream = forward.embed(model, inputs)
-        for position in range(len(total)):
+        for position in range(len(cosines)):
             before = stream.hidden[:, 0].double()
             stream = reference.layer(model, position, stream, prune=False)
-            cosines = torch.nn.functional.cosine_similarity(before, stream.hidden[:, 0].double(), dim=-1)
-            total[position] += float(cosines.sum())
+            change = torch.nn.functional.cosine_similarity(before, stream.hidden[:, 0].double(), dim=-1)
+            cosines[position, rows] = change.cpu().numpy()  # by row: a batch may be run again
 
     _over(model, encoded, batch_size, run)
-    return total / len(encoded)
+    similarity: np.ndarray = cosines.mean(axis=1)
+    return similarity
 
 
 def at_length(

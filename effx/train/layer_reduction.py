@@ -51,7 +51,9 @@ def reduce_layers(
     """Drop layers of ``model``, in place, as ``layers`` and ``drop_layers`` of the settings say.
 
     Contribution is measured in fp32 on the processor, so that all processes that train together drop the same
-    layers, on at most :data:`MEASURED_ROWS` of the rows. Which ones does not depend on the seed.
+    layers, on at most :data:`MEASURED_ROWS` of the rows. Which of the rows these are does not depend on the
+    seed; where a share is trained on, the seed decides the rows themselves, so that seeds may drop different
+    layers. Rows outside the share are not measured: it stands for all rows that there are.
 
     Args:
         name: of the model, for messages.
@@ -65,7 +67,8 @@ def reduce_layers(
         What was dropped; None: nothing, as the settings keep all layers.
 
     Raises:
-        UsageError: as :func:`check`, or rows have ids that the model does not know.
+        UsageError: as :func:`check`, the settings keep other layers than ``kept``, or rows have ids that the
+            model does not know.
     """
     check(model, settings)
     strategy, keep = settings.layer_strategy, settings.layers
@@ -79,18 +82,23 @@ def reduce_layers(
         huggingface.check_encoded(name, encoded, model)
         similarity = tuple(map(float, evaluate.first_token_similarity(model, encoded)))
         measured = len(sample)
-    if kept is None or strategy != layer_reduction.CONTRIBUTION:
+    if kept is not None and strategy == layer_reduction.CONTRIBUTION:
+        chosen = list(kept)  # measured before; only their number is known
+        fits = len(chosen) == keep and set(chosen) <= set(before)
+    else:
         positions = layer_reduction.remaining(strategy, len(before), keep, similarity)
         chosen = [before[position] for position in positions]
-        if kept is not None and list(kept) != chosen:
-            raise UsageError(
-                f"layers {keep}, drop_layers {strategy}: these settings keep other layers than those of the "
-                "checkpoint whose structures were scored.", settings=("layers", "drop_layers"),
-            )  # fmt: skip
-        kept = chosen
-    prune(model, layers=[index for index in before if index not in kept])
+        fits = kept is None or list(kept) == chosen
+    if not fits:
+        raise UsageError(
+            f"layers {keep}, drop_layers {strategy}: these settings keep other layers than those of the "
+            "checkpoint whose structures were scored.", settings=("layers", "drop_layers"),
+        )  # fmt: skip
+    if chosen == before:
+        return None
+    prune(model, layers=[index for index in before if index not in chosen])
     record = LayerReductionRecord(
-        strategy=strategy, before=tuple(before), kept=tuple(kept), similarity=similarity, rows=measured
+        strategy=strategy, before=tuple(before), kept=tuple(chosen), similarity=similarity, rows=measured
     )
     if similarity is not None and distributed.is_first():
         progress.say(described(record))

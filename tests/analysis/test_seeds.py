@@ -104,6 +104,19 @@ def test_checkpoints_made_from_others_are_grouped_if_their_names_say_the_same() 
     assert [len(group) for group in seeds.groups(apart)] == [1, 1]
 
 
+@pytest.mark.parametrize("change", [{"unrecorded": True}, {"distilled": True}])
+def test_other_names_are_other_methods_where_the_settings_do_not_tell(change: dict[str, bool]) -> None:
+    def changed(run: Run) -> Run:
+        assert run.engine.origin is not None
+        origin = run.engine.origin.model_copy(update=change)
+        return replace(run, engine=replace(run.engine, origin=origin))
+
+    alike = [changed(trained("mlm", seed, 40)) for seed in (0, 1)]
+    apart = [changed(trained(f"mlm-{text}", seed, 40)) for seed, text in enumerate(("news", "books"))]
+    assert [len(group) for group in seeds.groups(alike)] == [2]
+    assert [len(group) for group in seeds.groups(apart)] == [1, 1]
+
+
 def test_engines_with_the_same_seed_differ_in_something_else() -> None:
     runs = [trained("full", 0, 40), trained("full", 0, 44, name="copy.int8"), trained("full", 1, 42)]
     assert [len(group) for group in seeds.groups(runs)] == [1, 1, 1]

@@ -9,7 +9,16 @@ import pytest
 
 from effx.artifacts import Checkpoint, Engine
 from effx.export import origin
-from effx.manifests import CheckpointManifest, DistillationRecord, ExitTarget, RemovedCounts, TicketRecord
+from effx.manifests import (
+    CheckpointManifest,
+    CheckpointOrigin,
+    DistillationRecord,
+    ExitTarget,
+    RemovedCounts,
+    SharedRecord,
+    SparsityRecord,
+    TicketRecord,
+)
 from effx.profile.record import of_engine
 from effx.specs.training import FinetuneSettings
 
@@ -64,6 +73,9 @@ TICKET = TicketRecord(kind="winning", level="40", importance="taylor", granulari
             manifest, training=manifest.training.model_copy(
                 update={"distillation": DistillationRecord(teacher="t", teacher_digest="0" * 64, settings={},
                                                            hidden_layers=0)})),
+        lambda manifest: _changed(
+            manifest, training=manifest.training.model_copy(update={"rows_digest": "1" * 64})),
+        lambda manifest: _changed(manifest, sparsity=SparsityRecord(share=0.5, zeros=1, of=2, mask="1" * 64)),
     ],
 )  # fmt: skip
 def test_other_settings_are_another_method(checkpoint: Checkpoint, other: object) -> None:
@@ -87,3 +99,48 @@ def test_an_engine_of_an_earlier_version_opens_without(engines_folder: Path, tmp
     del value["origin"]
     files.write_json(folder / "engine.json", seal(Engine, value))
     assert Engine.open(folder).manifest.origin is None
+
+
+def _of(manifest: CheckpointManifest, **changes: object) -> CheckpointOrigin:
+    found = origin.of(_changed(manifest, **changes))
+    assert found is not None
+    return found
+
+
+def _zeros(mask: str, **changes: str) -> SparsityRecord:
+    return SparsityRecord(share=0.5, zeros=1, of=2, mask=mask, **changes)
+
+
+def test_masks_that_were_given_are_told_apart_by_their_content_and_others_are_not(
+    checkpoint: Checkpoint,
+) -> None:
+    manifest, one, other = checkpoint.manifest, "1" * 64, "2" * 64
+    assert _of(manifest, sparsity=_zeros(one)) == _of(manifest, sparsity=_zeros(one))
+    assert _of(manifest, sparsity=_zeros(one)).settings != _of(manifest, sparsity=_zeros(other)).settings
+    for found in ({"kind": "random"}, {"objective": "task"}):  # every seed has its own; an older release's
+        records = [_zeros(mask, **found) for mask in (one, other)]
+        assert _of(manifest, sparsity=records[0]) == _of(manifest, sparsity=records[1])
+        assert not _of(manifest, sparsity=records[0]).unrecorded
+
+
+def _taught_by(manifest: CheckpointManifest, teacher: str, digest: str) -> CheckpointOrigin:
+    record = DistillationRecord(teacher=teacher, teacher_digest=digest, settings={}, hidden_layers=0)
+    return _of(manifest, training=manifest.training.model_copy(update={"distillation": record}))
+
+
+def test_teachers_of_other_seeds_are_the_same_teacher(checkpoint: Checkpoint) -> None:
+    manifest = checkpoint.manifest
+    first = _taught_by(manifest, "sst2-bert-full-s0", "1" * 64)
+    assert first == _taught_by(manifest, "sst2-bert-full-s1", "2" * 64)
+    assert first.settings != _taught_by(manifest, "sst2-bert-frozen-s0", "1" * 64).settings
+    assert first.distilled and first.unrecorded
+
+
+def test_what_is_not_recorded_is_said(checkpoint: Checkpoint) -> None:
+    manifest = checkpoint.manifest
+    assert not _of(manifest).unrecorded
+    found = _zeros("1" * 64, kind="imp", objective="mlm")  # the text is in no manifest
+    assert _of(manifest, sparsity=found).unrecorded
+    together = SharedRecord(tasks=("cola", "sst2"), average=0.5, encoder="0" * 64)
+    assert not _of(manifest, shared=together).trained_further
+    assert _of(manifest, shared=together.model_copy(update={"tickets": {"sst2": "1" * 64}})).trained_further

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,6 +25,8 @@ from effx.specs.tasks import TASKS
 from effx.specs.training import EarlyExitSettings, FinetuneSettings, TicketSettings, TokenPruningSettings
 from effx.tickets import scores as score_files
 from effx.train import exits, finetune, tokens
+from effx.train import rows as training_rows
+from effx.train.layer_reduction import reduce_layers
 from effx.train.tickets import draw
 from tests.conftest import CONFIGS
 from tests.models import tiny
@@ -220,3 +223,59 @@ def test_a_record_that_contradicts_itself_is_refused(change: dict[str, object], 
     LayerReductionRecord(**values)
     with pytest.raises((ArtifactError, UsageError, ValueError), match=message):
         LayerReductionRecord(**{**values, **change})
+
+
+def test_similarity_of_a_batch_that_is_run_again_is_counted_once(
+    checkpoint: Checkpoint, rows_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where a batch does not fit in memory, and smaller ones are run instead."""
+    rows = data.load(checkpoint.task, "validation", rows_folder)
+    model, encoded = load(checkpoint), Encoder(checkpoint.folder, 32)(rows.texts)
+    expected = evaluate.first_token_similarity(model, encoded)
+    over = evaluate._over
+
+    def twice(model: Any, encoded: Any, batch_size: int, run: Any) -> None:
+        over(model, encoded, batch_size, run)
+        over(model, encoded, 3, run)
+
+    monkeypatch.setattr(evaluate, "_over", twice)
+    np.testing.assert_allclose(evaluate.first_token_similarity(model, encoded), expected, atol=1e-6)
+
+
+def _reduced(checkpoint: Checkpoint, rows_folder: Path, kept: list[int] | None, **values: Any) -> Any:
+    model, encoder = tiny.model("bert"), Encoder(checkpoint.folder, 32)
+    rows = data.load(checkpoint.task, "train", rows_folder)
+    record = reduce_layers("tiny", model, FinetuneSettings.of(**values), encoder, rows, kept)
+    return record, [layer.index for layer in structure(model).layers]
+
+
+@pytest.mark.parametrize("kept", [[0, 1, 2], [2], [1, 3]])
+def test_layers_that_were_chosen_before_are_those_of_the_settings(
+    kept: list[int], checkpoint: Checkpoint, rows_folder: Path
+) -> None:
+    contribution = {"layers": 2, "drop_layers": CONTRIBUTION}
+    record, layers = _reduced(checkpoint, rows_folder, [0, 2], **contribution)
+    assert list(record.kept) == layers == [0, 2]
+    with pytest.raises(UsageError, match="keep other layers than those of the checkpoint"):
+        _reduced(checkpoint, rows_folder, kept, **contribution)
+
+
+@pytest.mark.parametrize("strategy", [None, *(name for name in STRATEGIES if name != CONTRIBUTION)])
+def test_a_reduction_that_drops_nothing_is_not_recorded(
+    strategy: str | None, checkpoint: Checkpoint, rows_folder: Path
+) -> None:
+    values = {} if strategy is None else {"drop_layers": strategy}
+    assert _reduced(checkpoint, rows_folder, None, layers=3, **values) == (None, [0, 1, 2])
+
+
+def test_contribution_is_measured_on_the_share_that_is_trained_on(
+    encoders: dict[str, Path], rows_folder: Path, tmp_path: Path
+) -> None:
+    settings = FinetuneSettings.of(layers=2, drop_layers=CONTRIBUTION, share=0.25, seed=3, **SHORT)
+    trained = finetune("sst2", encoders["bert"], out=tmp_path, data_folder=rows_folder, settings=settings)
+    (record,) = trained.manifest.layer_reductions
+    rows = data.load(TASKS["sst2"], "train", rows_folder)
+    of_share = rows.take(training_rows.chosen(rows, settings.training))
+    assert record.rows == len(of_share) == len(rows) // 4
+    expected = expected_similarity(encoders["bert"], [text for (text,) in of_share.texts])
+    np.testing.assert_allclose(record.similarity, expected, atol=1e-5)

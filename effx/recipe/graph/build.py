@@ -161,6 +161,7 @@ def _checkpoint(
                 builder.recipe, entry, seed=seed, limit=task.limit
             )
             for entry in builder.recipe.entries("lottery")
+            if model.trains(entry.label)
         }
         return lottery.add(builder, task, model, tickets[name], name, tickets)
     values |= {"task": task.name}

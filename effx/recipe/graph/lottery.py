@@ -308,8 +308,8 @@ class _Ticket:
 
     def _start(self) -> FinetuneSettings:
         """Return what decides the weights that a fine-tuning starts from."""
-        given = self._finetune.given()
-        return FinetuneSettings.of(**{name: given[name] for name in ("layers", "seed") if name in given})
+        given, names = self._finetune.given(), ("layers", "drop_layers", "seed")
+        return FinetuneSettings.of(**{name: given[name] for name in names if name in given})
 
     def _add(
         self, stage: str, name: str, settings: Settings, sources: tuple[str, ...], *,

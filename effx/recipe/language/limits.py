@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeGuard
 
 from effx import records
 from effx.errors import ArtifactError
-from effx.specs import families
+from effx.specs import families, layer_reduction
+from effx.specs.training import FinetuneSettings
 
 _LAYERS = ("num_hidden_layers", "n_layers")
+_OF_LAYER = re.compile(r"(?:^|\.)layers?\.(\d+)\.(.+)")
+"""Name of a parameter -> number of its layer, and its name there; in all families."""
+
+_MOST_HEADER_BYTES = 100_000_000
+"""As safetensors has it."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +47,39 @@ def of_model(source: str) -> ModelLimits:
         families.position_limit(config),
         config.get("model_type") in families.LAST_LAYERS_ONLY,
     )
+
+
+def layers_differ(source: str, finetune: FinetuneSettings) -> bool:
+    """Return whether matrices of a model's layers differ in their sizes, as far as its weights say.
+
+    Only the header of model.safetensors is read. False also for a model on the hub, whose layers are unknown.
+
+    Args:
+        source: folder of the model.
+        finetune: its ``layers`` and ``drop_layers`` say which layers remain.
+    """
+    shapes: dict[int, dict[str, list[int]]] = {}
+    for name, shape in _shapes(Path(source) / "model.safetensors").items():
+        if len(shape) == 2 and (match := _OF_LAYER.search(name)):
+            shapes.setdefault(int(match[1]), {})[match[2]] = shape
+    layers = [shapes[number] for number in sorted(shapes)]
+    strategy, keep = finetune.layer_strategy, finetune.layers
+    if strategy is not None and keep is not None and keep <= len(layers):
+        layers = [layers[position] for position in layer_reduction.remaining(strategy, len(layers), keep)]
+    return any(layer != layers[0] for layer in layers)
+
+
+def _shapes(path: Path) -> dict[str, list[int]]:
+    """Return the shapes of the tensors in a safetensors file; nothing of a file that is none."""
+    if not path.is_file():
+        return {}
+    try:
+        with path.open("rb") as file:
+            size = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(size)) if size <= _MOST_HEADER_BYTES else {}
+        return {name: entry["shape"] for name, entry in header.items() if name != "__metadata__"}
+    except (OSError, ValueError, RecursionError, AttributeError, KeyError, TypeError):
+        return {}  # loading it reports the error
 
 
 def _is_count(value: Any) -> TypeGuard[int]:

@@ -82,6 +82,10 @@ class ModelEntry(Settings):
     """Labels of the stages that are trained from it. Default: all, and the search in tickets; with labels,
     that search is done only if one of them has the level super."""
 
+    def trains(self, label: str) -> bool:
+        """Return whether a stage of that label may be trained from it."""
+        return self.only is None or label in self.only
+
 
 class TrainingDefaults(Settings):
     """Values for every training stage that does not set them."""

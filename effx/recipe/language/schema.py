@@ -529,7 +529,7 @@ class _RecipeReader:
                 ((section, entry.label), entry.settings.given())
                 for section in SECTIONS
                 for entry in recipe.entries(section)
-                if model.only is None or entry.label in model.only
+                if model.trains(entry.label)
             ]
             if recipe.tickets is not None and has_search(recipe, model):
                 given.append((("tickets",), recipe.tickets.given()))
@@ -558,10 +558,7 @@ class _RecipeReader:
 
     def _check_lottery(self, recipe: Recipe) -> None:
         """Refuse what a lottery ticket's rounds or the model's layers do not have."""
-        document, sizes = (
-            self._document,
-            {model.label: limits.of_model(model.source) for model in recipe.models},
-        )
+        document = self._document
         for stage in recipe.entries("lottery"):
             path = ("lottery", stage.label)
             try:
@@ -569,12 +566,16 @@ class _RecipeReader:
             except UsageError as error:
                 document.wrong((*path, error.settings[0]), str(error))
                 continue
-            for label, size in sizes.items():
-                if ticket.init == "shuffled" and size.layers == 1:
-                    text = f"shuffled: model '{label}' has one layer, which has no other order."
+            trained = [model for model in recipe.models if model.trains(stage.label)]
+            for model in trained if ticket.init == "shuffled" else ():
+                text = f"shuffled: model '{model.label}' has "
+                if limits.of_model(model.source).layers == 1:
+                    document.wrong((*path, "init"), f"{text}one layer, which has no other order.")
+                elif limits.layers_differ(model.source, ticket.finetune):
+                    text += "layers with matrices of different sizes: use a model that is not reduced."
                     document.wrong((*path, "init"), text)
             rewind = ticket.search.rewind
-            for entry in recipe.tasks if rewind is not None else ():
+            for entry in recipe.tasks if trained and rewind is not None else ():
                 task = self._task(entry)
                 if rewind is None or task is None or entry.data is None:
                     continue
@@ -607,6 +608,9 @@ class _RecipeReader:
             document.wrong(("tickets",), text)
             return
         self._check_only(recipe)
+        if recipe.tickets is not None and not any(has_search(recipe, model) for model in recipe.models):
+            text = "no model is searched: each has the key 'only', and names no ticket of the level super. "
+            document.wrong(("tickets",), f"{text}Add one to it, leave 'only' out, or remove tickets.")
         chosen = [chain for model in recipe.models for chain in chains_of(recipe, model)]
         possible = {stage.label for chain in chains(recipe) for stage in chain.stages}
         trained = {stage.label for chain in chosen for stage in chain.stages}

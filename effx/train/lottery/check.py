@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from effx import data
+from effx import data, progress
 from effx.errors import UsageError
 from effx.models import huggingface
 from effx.specs.data import DataLocation
@@ -47,7 +47,18 @@ def check(
         return
     model, _ = huggingface.pretrained(model_name, task, head=head)
     reduce_by_position(model, settings.finetune)
-    if given is not None:
-        masks.check_fit(given, model)
+    if given is not None and search.mask is not None:
+        found_for, name = masks.model_of(Path(search.mask)), masks.recorded_name(model_name)
+        masks.check_fit(given, model, found_for)
+        if found_for is not None and _short(found_for.name) != _short(name):
+            progress.say(
+                f"{search.mask} was found for model {found_for.name}, and this one is called {name}: if "
+                "it has other pretrained weights, the mask has no meaning for it."
+            )
     if "shuffled" in settings.init:
         start.check_shuffle(model)
+
+
+def _short(name: str) -> str:
+    """Return a model's name without the organisation, which a folder with the same model may lack."""
+    return name.rsplit("/", 1)[-1]

@@ -20,7 +20,7 @@ from effx.specs.data import DataLocation
 from effx.specs.kinds import KINDS
 from effx.specs.training import LR_LOTTERY, FinetuneSettings
 from effx.train import mlm, rows
-from effx.train.lottery.masks import check_fit
+from effx.train.lottery.masks import FoundMask, MaskedModel, check_fit
 
 
 def language_round(
@@ -32,7 +32,7 @@ def language_round(
     data_folder: DataLocation,
     text: str | None,
     settings: FinetuneSettings,
-) -> sparse.WeightMasks:
+) -> FoundMask:
     """Train masked language modelling under masks; return masks that set its smallest weights to zero.
 
     Args:
@@ -73,7 +73,8 @@ def language_round(
         f"masked language modelling for {percent} %: {len(encoded)} texts",
         epochs=settings.epochs, lr=training.lr or LR_LOTTERY,
     )  # fmt: skip
-    return sparse.smallest(sparse.matrices(model.cpu()), percent / 100)
+    found = sparse.smallest(sparse.matrices(model.cpu()), percent / 100)
+    return FoundMask(found, MaskedModel.of(huggingface.recorded_name(str(model_name)), model))
 
 
 def language_model(name: str) -> tuple[PreTrainedModel, Any]:

@@ -2,27 +2,58 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 import transformers
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
 from effx import data, files
 from effx.artifacts import Checkpoint
 from effx.errors import ArtifactError
-from effx.models import families, huggingface, load, sparse
+from effx.models import families, huggingface, load, sparse, structure
 from effx.specs.data import DataLocation
 from effx.specs.heads import HeadSettings
 from effx.specs.training import FinetuneSettings
 from effx.train.layer_reduction import reduce_by_position
 
+_KEY = "effx"
+"""Of the file's metadata. One key alone: safetensors writes several in no fixed order."""
 
-def of_checkpoint(checkpoint: Checkpoint, percent: int) -> sparse.WeightMasks:
+
+@dataclass(frozen=True)
+class MaskedModel:
+    """The model whose weights a mask is for."""
+
+    name: str
+    """As manifests have it."""
+    layers: tuple[int, ...]
+    """Its layers by their index in the unreduced model, from 0; the mask's names have their positions."""
+
+    @classmethod
+    def of(cls, name: str, model: PreTrainedModel) -> MaskedModel:
+        """Return what is written into the mask of a model."""
+        return cls(name, tuple(layer.index for layer in structure(model).layers))
+
+
+@dataclass(frozen=True)
+class FoundMask:
+    """Masks, and the model that they were found for."""
+
+    masks: sparse.WeightMasks
+    model: MaskedModel
+
+
+def of_checkpoint(checkpoint: Checkpoint, percent: int) -> FoundMask:
     """Return the masks that set the smallest ``percent`` of a checkpoint's weights to zero."""
-    return sparse.smallest(sparse.matrices(load(checkpoint)), percent / 100)
+    model = load(checkpoint)
+    masks = sparse.smallest(sparse.matrices(model), percent / 100)
+    return FoundMask(masks, MaskedModel.of(checkpoint.manifest.model, model))
 
 
 def untrained(
@@ -34,7 +65,7 @@ def untrained(
     data_folder: DataLocation,
     settings: FinetuneSettings,
     head: HeadSettings | None = None,
-) -> sparse.WeightMasks:
+) -> FoundMask:
     """Return masks for which nothing is trained.
 
     Args:
@@ -54,9 +85,16 @@ def untrained(
     model, _ = huggingface.pretrained(model_name, task, head=head)
     reduce_by_position(model, settings)
     weights = sparse.matrices(model)
-    if kind == "random":
-        return sparse.drawn(weights, percent / 100, seed)
-    return sparse.smallest(weights, percent / 100)
+    share = percent / 100
+    masks = sparse.drawn(weights, share, seed) if kind == "random" else sparse.smallest(weights, share)
+    return FoundMask(masks, MaskedModel.of(recorded_name(model_name), model))
+
+
+def recorded_name(model_name: str | Path) -> str:
+    """Return the name of a pretrained encoder, or of that of a checkpoint, as manifests have it."""
+    if Checkpoint.is_at(model_name):
+        return Checkpoint.open(model_name).manifest.model
+    return huggingface.recorded_name(str(model_name))
 
 
 def file_in(folder: Path) -> Path:
@@ -64,14 +102,16 @@ def file_in(folder: Path) -> Path:
     return folder / f"{folder.name}.safetensors"
 
 
-def write(path: Path, masks: sparse.WeightMasks) -> None:
+def write(path: Path, found: FoundMask) -> None:
     """Write masks as safetensors, by the parameters' names: uint8, 1: the weight remains.
 
-    The same masks give the same bytes.
+    The metadata has the model that they are for. The same masks of the same model give the same bytes.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    metadata = {_KEY: json.dumps(asdict(found.model), sort_keys=True)}
+    values = {name: mask.to(torch.uint8).contiguous() for name, mask in found.masks.items()}
     with files.replacing(path) as temporary:
-        save_file({name: mask.to(torch.uint8).contiguous() for name, mask in masks.items()}, temporary)
+        save_file(values, temporary, metadata=metadata)
 
 
 def read(path: Path) -> dict[str, torch.Tensor]:
@@ -86,15 +126,53 @@ def read(path: Path) -> dict[str, torch.Tensor]:
         raise ArtifactError(f"{path} cannot be read as a mask ({error}).") from error
 
 
-def check_fit(masks: sparse.WeightMasks, model: PreTrainedModel) -> None:
-    """Raise ArtifactError if masks do not fit the model; masks of a missing pooler are ignored."""
-    known = sparse.matrices(model)
-    layers = [name for name in masks if name.startswith(f"{families.of(model).layers_path}.")]
+def model_of(path: Path) -> MaskedModel | None:
+    """Return the model that the masks of a file are for; None: unknown, an earlier version wrote it.
+
+    Raises:
+        ArtifactError: the file cannot be read.
+    """
+    try:
+        with safe_open(path, framework="pt") as opened:
+            text = (opened.metadata() or {}).get(_KEY)
+        if text is None:
+            return None
+        value = json.loads(text)
+        name, layers = value["name"], value["layers"]
+        if not isinstance(name, str) or not all(type(layer) is int for layer in layers):
+            raise ValueError("expected a name and numbers of layers")
+    except (OSError, ValueError, TypeError, KeyError, SafetensorError) as error:
+        raise ArtifactError(f"{path} cannot be read as a mask ({error}).") from error
+    return MaskedModel(name, tuple(layers))
+
+
+def check_fit(
+    masks: sparse.WeightMasks, model: PreTrainedModel, found_for: MaskedModel | None = None
+) -> None:
+    """Raise ArtifactError if masks do not fit the model; masks of a missing pooler are ignored.
+
+    Args:
+        masks: by the names of parameters.
+        model: whose weights they are applied to.
+        found_for: the model that they were found for; None: unknown, names and shapes alone are compared.
+    """
+    known, prefix = sparse.matrices(model), f"{families.of(model).layers_path}."
+    layers = [name for name in masks if name.startswith(prefix)]
     wrong = [name for name in layers if name not in known or known[name].shape != masks[name].shape]
-    if wrong or not layers:
-        reason = (
-            f"{wrong[0]} is missing in the model or has another shape"
-            if wrong
-            else "it has no layer's weights"
-        )
-        raise ArtifactError(f"the mask does not fit the model: {reason}. Use a mask of this model.")
+    missing = [name for name in known if name.startswith(prefix) and name not in masks]
+    present = tuple(layer.index for layer in structure(model).layers)
+    if not layers:
+        reason = "it has no layer's weights"
+    elif wrong:
+        reason = f"{wrong[0]} is missing in the model or has another shape"
+    elif missing:
+        reason = f"it does not have {missing[0]}"
+    elif found_for is not None and found_for.layers != present:
+        reason = f"it is of the layers {_counted(found_for.layers)}, and the model has {_counted(present)}"
+    else:
+        return
+    raise ArtifactError(f"the mask does not fit the model: {reason}. Use a mask of this model.")
+
+
+def _counted(layers: Sequence[int]) -> str:
+    return " ".join(str(layer + 1) for layer in layers)

@@ -29,7 +29,7 @@ from effx.specs.training import FinetuneSettings
 from effx.train.distillation import Distillation
 from effx.train.finetune import finetune
 from effx.train.lottery import start
-from effx.train.lottery.masks import check_fit
+from effx.train.lottery.masks import MaskedModel, check_fit
 from effx.train.segment import PausedState, RunSegment
 
 
@@ -64,6 +64,7 @@ def train_round(
     state: Path | None = None,
     head: HeadSettings | None = None,
     distillation: Distillation | None = None,
+    found_for: MaskedModel | None = None,
 ) -> Checkpoint:
     """Fine-tune weights under masks and write ``out/name``.
 
@@ -81,6 +82,7 @@ def train_round(
         state: what :func:`first_steps` wrote, to go on from; None: begin with the first step.
         head: whether the model's task head is kept or replaced.
         distillation: a teacher that is learned from besides the labels; None: labels alone.
+        found_for: the model that the masks were found for; None: unknown.
 
     Raises:
         ArtifactError: the masks do not fit the model, or the state is damaged.
@@ -90,7 +92,7 @@ def train_round(
     def reduce(model: PreTrainedModel) -> None:
         start.set_weights(model, origin.init, settings.training.seed)
         if masks is not None:
-            check_fit(masks, model)
+            check_fit(masks, model, found_for)
             sparse.hold(model, masks)
 
     def facts(model: PreTrainedModel) -> CheckpointFacts:

@@ -507,6 +507,7 @@ def _write(
         }
         if ticket is not None:
             facts["ticket"] = ticket.manifest.ticket
+            facts["layer_reductions"] = ticket.manifest.layer_reductions
         written.append(
             checkpoints.save(
                 model,

@@ -82,6 +82,7 @@ def test_a_model_is_trained_by_the_entries_that_it_names(folder: Path) -> None:
     assert {name for name in alone if name.startswith(("finetune", "prune", "lottery "))} == {
         "finetune sst2-small-full-s0", "prune sst2-small-full-ticket40-s0",
         *(f"lottery sst2-tiny-zeros{part}-s0" for part in ("-round0", "-round10", "")),
+        *(f"lottery-mask sst2-tiny-zeros-mask{percent}-s0" for percent in (10, 20)),
     }  # fmt: skip
 
 
@@ -411,6 +412,33 @@ def test_lottery_tickets_share_their_rounds_and_masks(folder: Path) -> None:
         RecipeError, match=r"line 12: lottery.late20.rewind: task 'sst2': rewind 5: .* 5 steps"
     ):
         plan(folder)
+
+
+def test_rounds_are_not_those_of_entries_that_a_model_does_not_train(folder: Path) -> None:
+    other = Path(shutil.copytree(folder / "model", folder / "other"))
+    (other / "model.safetensors").write_bytes(b"other weights")
+    models = f"{{source: {folder / 'model'}, only: [zeros30]}}, all: {other}"
+    text = LOTTERY.format(data=folder / "data", model=models)
+    text = text.replace("  fresh20:", "  zeros20: {sparsity: 20}\n  fresh20:")
+    (folder / "recipe.yaml").write_text(text)
+    entries = plan(folder).entries
+    kept = {name: entries[name].cell.keep for name in entries if name.startswith("lottery sst2-tiny")}
+    assert kept == {
+        "lottery sst2-tiny-zeros30-round0-s0": False,
+        "lottery sst2-tiny-zeros30-round10-s0": False,
+        "lottery sst2-tiny-zeros30-round20-s0": False,
+        "lottery sst2-tiny-zeros30-s0": True,
+    }
+    assert entries["lottery sst2-all-zeros10-s0"].cell.keep
+
+
+def test_untrained_masks_are_of_the_layers_that_remain(folder: Path) -> None:
+    text = LOTTERY.format(data=folder / "data", model=folder / "model")
+    text = text.replace("{sparsity: 30, kind: random}",
+                        "{sparsity: 30, kind: one-shot, layers: 2, drop_layers: bottom}")  # fmt: skip
+    (folder / "recipe.yaml").write_text(text)
+    settings = plan(folder).entries["lottery-mask sst2-tiny-random30-mask30-s0"].cell.settings
+    assert settings.finetune.given() == {"layers": 2, "drop_layers": "bottom", "seed": 0}
 
 
 def test_estimates_are_proportional_to_work() -> None:

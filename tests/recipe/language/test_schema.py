@@ -6,7 +6,9 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from effx.cli import run as command
 from effx.errors import UsageError
@@ -477,3 +479,65 @@ def test_tasks_that_are_not_trained_are_refused(tmp_path: Path) -> None:
         tmp_path, f"tasks:\n  search: {{data: {tmp_path}}}\nmodels: [demo]\nvariants: [fp32]\n"
     )
     assert line.startswith("line 2: tasks.search: models that find documents are trained on pairs of texts")
+
+
+SHUFFLED = """
+tasks: [sst2]
+models: {{big: {big}, small: {{source: {small}, only: {only}}}}}
+regimes: [full]
+lottery: {{shuf: {{sparsity: 30, init: shuffled{more}}}}}
+"""
+
+
+def _folder(path: Path, heads: list[int]) -> Path:
+    """A model of 4 heads of 2 in which the layers have this many; weights as safetensors writes them."""
+    path.mkdir()
+    (path / "config.json").write_text(f'{{"model_type": "bert", "num_hidden_layers": {len(heads)}}}')
+    weights = {"embeddings.word_embeddings.weight": np.zeros((9, 8), dtype=np.float32)}
+    for number, count in enumerate(heads):
+        layer = f"encoder.layer.{number}"
+        weights[f"{layer}.attention.self.query.weight"] = np.zeros((2 * count, 8), dtype=np.float32)
+        weights[f"{layer}.attention.self.query.bias"] = np.zeros(2 * count, dtype=np.float32)
+    save_file(weights, path / "model.safetensors")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("heads", "more", "message"),
+    [
+        ([4], "", "shuffled: model 'small' has one layer"),
+        ([4, 4, 3], "", "shuffled: model 'small' has layers with matrices of different sizes"),
+        ([4, 4, 3], ", layers: 2, drop_layers: bottom", "has layers with matrices of different sizes"),
+        ([4, 4, 3], ", layers: 2", None),
+        ([3, 3, 3], "", None),
+    ],
+)
+def test_layers_that_cannot_be_shuffled_are_refused_before_any_round(
+    heads: list[int], more: str, message: str | None, tmp_path: Path
+) -> None:
+    places = {"big": _folder(tmp_path / "big", [4, 4, 4]), "small": _folder(tmp_path / "small", heads)}
+    read(tmp_path, SHUFFLED.format(only="[full]", more=more, **places))  # the other model is not shuffled
+    text = SHUFFLED.format(only="[shuf]", more=more, **places)
+    if message is None:
+        read(tmp_path, text)
+        return
+    (mistake,) = mistakes(tmp_path, text)
+    assert mistake.startswith("line 5: lottery.shuf.init: ") and message in mistake
+
+
+def test_sizes_of_damaged_weights_are_unknown(tmp_path: Path) -> None:
+    folder = _folder(tmp_path / "m", [4, 3])
+    assert limits.layers_differ(str(folder), FinetuneSettings())
+    for content in (b"", b"weights", (5).to_bytes(8, "little") + b"[1,2]", b"\xff" * 16):
+        (folder / "model.safetensors").write_bytes(content)
+        assert not limits.layers_differ(str(folder), FinetuneSettings())
+    assert not limits.layers_differ("bert-base-uncased", FinetuneSettings())
+
+
+def test_a_search_that_no_model_takes_part_in_is_refused(tmp_path: Path) -> None:
+    text = "tasks: [sst2]\nmodels: {m: {source: org/m, only: [full]}}\nregimes: [full]\n"
+    text += "tickets: {levels: [20]}\n"
+    (mistake,) = mistakes(tmp_path, text)
+    assert mistake.startswith("line 4: tickets: no model is searched")
+    read(tmp_path, text.replace("{source: org/m, only: [full]}", "org/m"))
+    read(tmp_path, text.replace("only: [full]}", "only: [full]}, n: org/n"))

@@ -25,6 +25,7 @@ from effx.specs.training import (
     TokenPruningSettings,
 )
 from effx.train import exits, finetune, tokens
+from effx.train.lottery import check
 from effx.train.lottery import masks as mask_files
 from tests.models.huggingface.saved import classifier
 
@@ -345,3 +346,63 @@ def test_wrong_settings_are_refused_without_writing_files(
                 "sst2", encoders["bert"], out=tmp_path / "w", data_folder=rows_folder, settings=settings
             )
     assert not (tmp_path / "w").exists()
+
+
+def test_a_one_shot_mask_is_of_the_layers_that_are_trained(
+    encoders: dict[str, Path], rows_folder: Path, tmp_path: Path
+) -> None:
+    """The smallest of the last two layers' weights, ranked in the saved file without effx."""
+    settings = QUICK.replace(kind="one-shot", layers=2, drop_layers="bottom", max_steps=1, lr=1e-30)
+    _, ticket = sweeps.lottery(
+        "sst2", encoders["bert"], out=tmp_path, data_folder=rows_folder, settings=settings
+    ).checkpoints
+    path = tmp_path / "masks/sst2-one-shot20-s0.safetensors"
+    saved = load_file(encoders["bert"] / "model.safetensors")
+    weights = {}
+    for name in mask_files.read(path):
+        source = name.removeprefix("bert.")
+        for position in (1, 0):
+            source = source.replace(f"layer.{position}.", f"layer.{position + 1}.")
+        weights[name] = saved[source].abs().numpy()
+    assert len(weights) == 2 * 6 + 1
+    limit = np.sort(np.concatenate([value.ravel() for value in weights.values()]))
+    limit = limit[len(limit) * 20 // 100]
+    for name, mask in mask_files.read(path).items():
+        assert np.mean(mask.numpy() != (weights[name] >= limit)) < 0.002, name
+    assert mask_files.model_of(path) == mask_files.MaskedModel("bert", (1, 2))
+    (record,) = ticket.manifest.layer_reductions
+    assert (record.strategy, record.kept) == ("bottom", (1, 2))
+    with pytest.raises(ArtifactError, match="it is of the layers 2 3, and the model has 1 2"):
+        sweeps.lottery(
+            "sst2", encoders["bert"], out=tmp_path / "x", data_folder=rows_folder,
+            settings=MASKED.replace(mask=str(path), layers=2),
+        )  # fmt: skip
+    assert not (tmp_path / "x").exists()
+
+
+def test_rounds_of_reduced_models_drop_layers_once(
+    encoders: dict[str, Path], rows_folder: Path, tmp_path: Path
+) -> None:
+    """A round that goes on from the one before keeps all layers that are left, and records nothing."""
+    settings = QUICK.replace(kind="standard", layers=2, drop_layers="bottom", max_steps=1)
+    rounds = sweeps.lottery(
+        "sst2", encoders["bert"], out=tmp_path, data_folder=rows_folder, settings=settings
+    ).checkpoints
+    assert len(rounds) == 3
+    for ticket in rounds:
+        assert [record.kept for record in ticket.manifest.layer_reductions] == [(1, 2)], ticket.name
+
+
+def test_a_mask_of_a_model_of_another_name_is_told(
+    encoders: dict[str, Path], rows_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, _ = pretrained(encoders["bert"], TASKS["sst2"])
+    path = tmp_path / "m.safetensors"
+    found_for = mask_files.MaskedModel("org/other", (0, 1, 2))
+    mask_files.write(path, mask_files.FoundMask(sparse.drawn(sparse.matrices(model), 0.4, 0), found_for))
+    settings = MASKED.replace(mask=str(path))
+    check("sst2", str(encoders["bert"]), rows_folder, settings)
+    assert "was found for model org/other, and this one is called bert" in capsys.readouterr().err
+    shutil.copytree(encoders["bert"], tmp_path / "local/other")
+    check("sst2", str(tmp_path / "local/other"), rows_folder, settings)
+    assert "was found for" not in capsys.readouterr().err

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import AutoModel
 
 from effx import data, models
 from effx.artifacts import Checkpoint
@@ -476,3 +477,20 @@ def test_loaded_weights_are_those_that_were_scored(plain: list[Checkpoint]) -> N
         model = checkpoints.load(checkpoint.folder)
         assert all(torch.equal(value, weights(checkpoint)[name]) for name, value in model.state_dict().items()
                    if name in weights(checkpoint))  # fmt: skip
+
+
+def test_a_task_tells_which_layers_its_ticket_has(
+    encoders: dict[str, Path], data_folders: dict[str, Path], tmp_path: Path
+) -> None:
+    """Tickets of the first two layers, and an encoder that has no others."""
+    settings = FinetuneSettings.of(max_steps=1, max_length=16, lr=4e-3, optimizer="adamax", layers=2)
+    tickets = [finetune(task, encoders["bert"], out=tmp_path, name=task, data_folder=data_folders[task],
+                        settings=settings) for task in TASKS]  # fmt: skip
+    shutil.copytree(encoders["bert"], tmp_path / "bert")
+    AutoModel.from_pretrained(encoders["bert"], num_hidden_layers=2).save_pretrained(tmp_path / "bert")
+    trained = train({"bert": tmp_path / "bert"}, data_folders, tmp_path / "together",
+                    SETTINGS.replace(max_steps=1), tickets=[ticket.folder for ticket in tickets])  # fmt: skip
+    for checkpoint, ticket in zip(trained, tickets, strict=True):
+        assert checkpoint.manifest.layer_reductions == ticket.manifest.layer_reductions
+        (record,) = checkpoint.manifest.layer_reductions
+        assert (record.strategy, record.kept) == ("top", (0, 1))

@@ -48,6 +48,7 @@ def run(cell: CellSpec, out: Path) -> StageOutput:
         state=state.artifact if state else None,
         head=HeadSettings() if before else settings.head,
         distillation=common.given_distillation(cell, settings),
+        found_for=None if mask_file is None else masks.model_of(mask_file),
     )
     result = LotteryResult.of(checkpoint, settings.percent)
     files.write_json(out / common.RESULT, asdict(result))
