@@ -36,7 +36,7 @@ from effx.specs.constraints import TaskComparisonSettings
 from effx.stats import intervals, ranks, tests
 from effx.stats.metrics import METRICS, same_rows
 
-_LEAST_RANKED = 3
+LEAST_RANKED = 3
 """Techniques below which an order says nothing."""
 _EXACT = ("size", "parameters")
 """Costs that another measurement would find again."""
@@ -295,7 +295,7 @@ def _agreements(a: _Measured, b: _Measured, cost: Objective) -> list[RankAgreeme
     result = []
     for by in ("loss", "cost"):
         tau, interval = None, None
-        if count >= _LEAST_RANKED:
+        if count >= LEAST_RANKED:
             values = [np.array([getattr(each, by) for each in one.outcome.techniques]) for one in (a, b)]
             draws = [one.losses if by == "loss" else one.costs for one in (a, b)]
             tau = ranks.kendall(*values)

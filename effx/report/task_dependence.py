@@ -15,6 +15,7 @@ from effx.analysis import cohorts, pareto
 from effx.analysis import task_dependence as task_comparison
 from effx.analysis.objectives import OBJECTIVES
 from effx.analysis.task_choices import BASELINE, ChoicePair
+from effx.analysis.task_dependence import LEAST_RANKED
 from effx.analysis.task_results import (
     POINTS,
     Interaction,
@@ -345,7 +346,13 @@ def _orders(study: TaskDependence) -> list[str]:
 def _order(each: RankAgreement) -> str:
     tasks = " and ".join(each.tasks)
     if each.tau is None:
-        return f"{tasks}: {_count(each.techniques, 'technique')} are too few to compare their order."
+        few = each.techniques < LEAST_RANKED
+        why = (
+            "are too few to compare their order"
+            if few
+            else "lose the same on one of them: they have no order"
+        )
+        return f"{tasks}: techniques {why}."
     ends = (
         ""
         if each.interval is None

@@ -472,6 +472,12 @@ def test_a_single_technique_has_no_order() -> None:
     assert any("too few to compare their order" in line for line in tables.lines(found))
 
 
+def test_techniques_that_lose_the_same_have_no_order() -> None:
+    same = {f"seq{16 * i}": (0.0, 0.0, 0.001) for i in range(1, 4)}
+    (found,) = task_dependence.compare(study(27, ("a", "b"), same))
+    assert any("lose the same on one of them: they have no order" in line for line in tables.lines(found))
+
+
 def test_each_pair_of_tasks_is_compared_once() -> None:
     (found,) = task_dependence.compare(study(18, ("a", "b", "c"), CLEAR))
     assert [pair.tasks for pair in found.choices] == list(itertools.combinations("abc", 2))
