@@ -262,8 +262,8 @@ class Plan:
             settings |= {"workloads.rounds": "3", "workloads.grid": "[1x32]"}
         commands = (
             self._run("gpu.yaml", settings, "frontier", answers=(1,)),
-            Command(("-m", "effx", "recommend", str(self.out / "frontier/results/sst2"), "--max-drop", "0.01"),
-                    answers=(1,)),
+            Command(("-m", "effx", "recommend", str(self.out / "frontier/results/sst2"), "--max-drop",
+                     "0.01"), answers=(1,)),
         )  # fmt: skip
         return Step("frontier", "accuracy and joules of real reductions on SST-2", commands, 900.0,
                     needs=self._inputs(encoder, "sst2"), resumes=True, least_s=SWEEP_LEAST_S)  # fmt: skip
