@@ -404,6 +404,8 @@ def _open(name: str, device: str, gpu: str | None, local_processes: int) -> Mete
     row = specs.METERS.get(name.partition(":")[0])
     if device == "cuda" and row is not None and row.name in ("rapl", "model"):
         raise UsageError(f"meter {name} does not read the GPU that computes.", settings="meter")
+    if device == "cpu" and row is not None and row.name == "nvml" and not _requested.required:
+        raise UsageError(f"meter {name}, which was named for the engines, does not read the processor.")
     if local_processes > 1 and name.startswith("nvml:"):
         raise UsageError(
             f"meter {name}: {local_processes} processes compute on this machine, each on its own GPU; use "

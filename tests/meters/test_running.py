@@ -324,6 +324,12 @@ def test_meters_of_processors_do_not_measure_a_gpu(meter: str) -> None:
     assert "does not read the GPU" in str(opened.cost(0).energy.reason)
 
 
+def test_a_meter_of_the_engines_gpu_does_not_measure_a_training_on_the_processor() -> None:
+    with running.using(Requested("nvml")), running.open_running("cpu", hardware="a processor") as meter:
+        pass
+    assert "does not read the processor" in str(meter.cost(0).energy.reason)
+
+
 def test_only_the_first_process_of_a_machine_reads_what_is_common(monkeypatch: pytest.MonkeyPatch) -> None:
     from effx import meters
 
