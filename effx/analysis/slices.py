@@ -183,6 +183,8 @@ def p_values(
         seed: of them.
     """
     rng = np.random.default_rng((17, seed))
+    if not parts:
+        return []
     values, counts = np.unique(losses, return_counts=True)
     if len(values) == 1:
         return [1.0] * len(parts)
@@ -222,7 +224,8 @@ def of_results(runs: Sequence[Run], baseline: Run, *, chosen_from: int = 1) -> S
         None if there are no slices, predictions, or other engines.
     """
     known = [run for run in runs if run is not baseline and cohorts.has_predictions(run)]
-    found = [part for each in baseline.quality.groups for part in each.slices()]
+    parts = [part for each in baseline.quality.groups for part in each.slices()]
+    found = [part for part in parts if is_large_enough(part, baseline.quality.n)]
     if not found or not known or not cohorts.has_predictions(baseline):
         return None
     try:

@@ -224,6 +224,15 @@ def test_an_engine_that_only_gains_is_not_said_to_lose() -> None:
     assert "loses more, or gains less, on negation" in tables.lines(report)[0]
 
 
+def test_few_rows_have_no_slices() -> None:
+    """Of losses with many values too, as those of numbers."""
+    assert slices.p_values(np.linspace(0, 1, 30), []) == []
+    small = [with_groups(engine(name, [], 60), [Slice("label", "a", np.arange(10))])
+             for name in ("fp32", "int8")]  # fmt: skip
+    assert slices.of_results(small, small[0]) is None
+    assert slices.measure(small, [Slice("label", "a", np.arange(10))]).losses == ()
+
+
 def test_groups_that_do_not_fit_the_rows_are_refused() -> None:
     one = with_groups(engine("fp32", []), [Slice("negation", "yes", np.arange(30))])
     results.check(one)

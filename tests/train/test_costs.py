@@ -51,7 +51,7 @@ def test_a_training_records_what_it_took(
     cost = stage.cost
     assert cost is not None
     assert cost.sequences == 2 * 96
-    assert 0 < cost.seconds < stage.seconds + 1
+    assert 0 < stage.seconds - 0.01 < cost.seconds  # of all of the training, its beginning included
     assert cost.cpu_s > 0
     assert cost.energy.joules == pytest.approx(10 * cost.cpu_s, abs=0.01)
     assert (cost.energy.source, cost.energy.meter) == ("model", "model:10")
@@ -67,7 +67,7 @@ def test_evaluations_within_a_training_are_apart(
     assert stage.evaluations == 2
     assert stage.evaluation is not None and stage.cost is not None
     assert stage.evaluation.seconds > 0
-    assert stage.evaluation.seconds + stage.cost.seconds < stage.seconds + 1
+    assert stage.seconds - 0.01 < stage.evaluation.seconds + stage.cost.seconds
 
 
 def test_segments_of_a_training_add_up(encoders: dict[str, Path], rows_folder: Path, tmp_path: Path) -> None:

@@ -79,7 +79,7 @@ def test_a_model_is_trained_by_the_entries_that_it_names(folder: Path) -> None:
     both = second.removeprefix("models.small=")
     both = f"models={{small: {both}, tiny: {{source: {folder / 'model'}, only: [zeros]}}}}"
     alone = keys(folder, both, "variants=[fp32]", "tokens={}", "exits={}", "regimes=[full]")
-    assert {name for name in alone if name.startswith(("finetune", "prune", "lottery "))} == {
+    assert {name for name in alone if name.startswith(("finetune", "prune", "lottery"))} == {
         "finetune sst2-small-full-s0", "prune sst2-small-full-ticket40-s0",
         *(f"lottery sst2-tiny-zeros{part}-s0" for part in ("-round0", "-round10", "")),
         *(f"lottery-mask sst2-tiny-zeros-mask{percent}-s0" for percent in (10, 20)),
