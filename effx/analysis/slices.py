@@ -109,9 +109,8 @@ def measure(
     cohorts.shared_labels([baseline, *others])
     before, count = row_scores(baseline), baseline.quality.n
     kept = tuple(each for each in slices if is_large_enough(each, count))
-    draws = max(
-        _DRAWS, math.ceil(2 * len(kept) * len(others) * chosen_from / LEVEL)
-    )  # so that one alone can be shown
+    # so many that one slice alone can be shown
+    draws = max(_DRAWS, math.ceil(2 * len(kept) * len(others) * chosen_from / LEVEL))
     right_or_wrong = is_right_or_wrong(baseline)
     losses: list[SliceLoss] = []
     lost: list[LostRow] = []

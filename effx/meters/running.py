@@ -169,7 +169,7 @@ class RunningMeter:
 
     def __enter__(self) -> Self:
         self._host_peak_known = memory.reset_peak()
-        self._begin()
+        self._open()
         self._thread = threading.Thread(target=self._rotate, name="effx-running-meter", daemon=True)
         self._thread.start()
         return self
@@ -180,7 +180,7 @@ class RunningMeter:
         self._done.set()
         assert self._thread is not None
         self._thread.join()
-        self._end()
+        self._close()
         host = memory.peak_resident_bytes() if self._host_peak_known else None
         self._peaks = host, None if self._device_peak_bytes is None else self._device_peak_bytes()
         if self._meter is not None:
@@ -250,14 +250,6 @@ class RunningMeter:
     def _rotate(self) -> None:
         while not self._done.wait(self._window_s):
             self.next_window()
-
-    def _begin(self) -> None:
-        with self._lock:
-            self._open()
-
-    def _end(self) -> None:
-        with self._lock:
-            self._close()
 
     def _switch(self, part: _Part) -> None:
         """Count what follows to a part; a window that is long enough ends."""

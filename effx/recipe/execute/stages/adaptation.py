@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 
-from effx import progress
 from effx.recipe.execute.protocol import CellSpec, StageOutput
 from effx.recipe.execute.stages import common
 from effx.specs.stages import AdaptationStage
@@ -24,9 +22,7 @@ def run(cell: CellSpec, out: Path) -> StageOutput:
     folder = out / cell.name
     folder.mkdir()
     table.write(folder, value)
-    if importlib.util.find_spec("matplotlib") is None:
-        progress.say("no figure: matplotlib is not installed. Run: pip install 'effx[report]'")
-    else:
+    if common.can_draw("figure"):
         from effx.train.adaptation import figure
 
         for suffix in (".png", ".svg"):

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from effx import files, progress
+from effx import files
 from effx.costs import total, united
 from effx.recipe.execute.protocol import CellSpec, StageOutput
 from effx.recipe.execute.stages import common
@@ -90,8 +89,7 @@ def _scored_tasks(cell: CellSpec) -> list[str]:
 
 def _draw(folder: Path, value: dict[str, Any], scores: dict[Path, str]) -> None:
     """Draw the phases and each seed's scores, where matplotlib is installed."""
-    if importlib.util.find_spec("matplotlib") is None:
-        progress.say("no figures: matplotlib is not installed. Run: pip install 'effx[report]'")
+    if not common.can_draw("figures"):
         return
     from effx.tickets import scores as score_files
     from effx.train.tickets import figure
