@@ -8,22 +8,14 @@ from typing import Any
 
 import click
 
-from effx.cli import options
-from effx.errors import UsageError
+from effx.cli import options, several_tasks
 from effx.specs.training import MultitaskSettings
 
 
 @click.command("multitask")
 @click.argument("tasks", metavar="TASK,TASK,...")
 @options.model
-@click.option(
-    "--data",
-    "sources",
-    multiple=True,
-    metavar="DIR|TASK=PATH",
-    help="DIR: a folder with a file or folder of rows for each task, with the name of the task. TASK=PATH: "
-    "the rows of one task; repeatable. Default: the hub.",
-)
+@several_tasks.data
 @click.option(
     "--ticket",
     "tickets",
@@ -72,13 +64,13 @@ def command(
     from effx.train.multitask import multitask
 
     distilled, rest = options.distillations(options.given(context, settings), teachers)
-    names = [task.strip() for task in tasks.split(",") if task.strip()]
+    names = several_tasks.names(tasks)
     written = multitask(
         names,
         model,
         out=out,
         name=name,
-        data_folders=_folders(sources, names),
+        data_folders=several_tasks.folders(sources, names),
         tickets=tickets,
         teachers=distilled,
         settings=MultitaskSettings.of(**rest),
@@ -100,30 +92,3 @@ def command(
     shared = written[0].manifest.shared
     assert shared is not None
     click.echo(f"average score of {len(written)} tasks: {shared.average:.4f}")
-
-
-def _folders(sources: tuple[str, ...], tasks: list[str]) -> dict[str, Path]:
-    """Return task -> file or folder of its rows.
-
-    Raises:
-        UsageError: a folder has nothing of a task, or a task has two sources.
-    """
-    result: dict[str, Path] = {}
-    for source in sources:
-        task, separator, path = source.partition("=")
-        parts = {task: Path(path)} if separator else {name: _within(Path(source), name) for name in tasks}
-        if twice := sorted(set(parts) & set(result)):
-            raise UsageError(f"data of task '{twice[0]}' given twice: expected one source.", settings="data")
-        result |= parts
-    return result
-
-
-def _within(folder: Path, task: str) -> Path:
-    """Return the folder, or the only file, of a task in a folder of several tasks."""
-    if (folder / task).is_dir():
-        return folder / task
-    files = sorted(folder.glob(f"{task}.*")) if folder.is_dir() else []
-    if len(files) != 1:
-        problem = "is not a folder" if not folder.is_dir() else f"has no folder or file of rows named {task}"
-        raise UsageError(f"data {folder}: it {problem}; write TASK=PATH for single tasks.", settings="data")
-    return files[0]

@@ -16,6 +16,7 @@ from effx.cli import LazyGroup
         "tickets": ("effx.cli.tickets", "Search for super tickets: prune heads and FFNs."),
         "adapt": ("effx.cli.adapt", "Adapt models to a task with few training rows."),
         "lottery": ("effx.cli.lottery", "Search for unstructured lottery tickets, a baseline."),
+        "transfer": ("effx.cli.transfer", "Train tasks under the masks and tickets of other tasks."),
         "compare": ("effx.cli.train_compare", "Compare ways of training over tasks and seeds."),
         "predict": ("effx.cli.predict", "Write a checkpoint's predictions to a file."),
     },

@@ -1,4 +1,4 @@
-"""Sweeps without a recipe file: ``effx train tickets``, ``effx train lottery`` and ``effx train adapt``.
+"""Sweeps without a recipe file: ``effx train tickets``, ``lottery``, ``transfer`` and ``adapt``.
 
 Each builds the cells that a recipe would have with the same settings, in a separate workspace, and runs them
 with the same engine: several processes may share a workspace, a sweep that was stopped is resumed, and
@@ -8,7 +8,7 @@ is given; see :class:`effx.recipe.execute.executors.InlineExecutor` for why.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from effx.recipe.execute.store import CellStore
 from effx.recipe.graph import adaptation as adaptation_cells
 from effx.recipe.graph import lottery as lottery_cells
 from effx.recipe.graph import sweeps as ticket_cells
+from effx.recipe.graph import transfer as transfer_cells
 from effx.recipe.graph.cells import CellBuilder
 from effx.recipe.graph.digests import Digests
 from effx.recipe.graph.plan import Artifacts, CellPlan
@@ -30,6 +31,7 @@ from effx.specs.data import DataLocation, DataSettings, DataSource
 from effx.specs.distillation import GivenTeacher
 from effx.specs.heads import HeadSettings
 from effx.specs.training import AdaptationSettings, LotterySearchSettings, TicketSearchSettings
+from effx.specs.transfer import TransferSettings
 
 
 @dataclass(frozen=True)
@@ -154,6 +156,64 @@ def lottery(
     return LotterySearch([Checkpoint.open(path) for path in folders], _table(plan, "lottery-table"))
 
 
+def transfer(
+    task_names: Sequence[str],
+    model_name: str | Path,
+    *,
+    out: str | Path | None = None,
+    data_folders: Mapping[str, DataLocation] | None = None,
+    settings: TransferSettings | None = None,
+    head: HeadSettings | None = None,
+    executor: Executor | None = None,
+) -> dict[str, Any]:
+    """Find masks or tickets on several tasks, train each task under each, and write their table and figure.
+
+    Completed cells are skipped.
+
+    Args:
+        task_names: at least two tasks of the table, or with ``data_folders`` any names for the user's rows.
+        model_name: a folder with config.json and safetensors weights, or a name on the hub.
+        out: the workspace; default ``transfer/MODEL``.
+        data_folders: task -> file or folder of its rows; default: the hub, or the demo corpus.
+        settings: which masks and tickets, and how to train.
+        head: whether the model's task head is kept or replaced; default: replaced.
+        executor: where cells run; None: in this process.
+
+    Returns:
+        The content of table.json; see :mod:`effx.train.transfer.table`.
+
+    Raises:
+        UsageError: a setting is wrong, or there are fewer than two tasks.
+        DataError: the rows do not fit a task.
+        ArtifactError: a file of the workspace is damaged.
+        StoppedError: by Ctrl-C or SIGTERM.
+    """
+    from effx.train import transfer as training
+
+    settings, head = settings or TransferSettings(), head or HeadSettings(fresh_head=True)
+    folders = dict(data_folders or {})
+    if len(task_names) < 2:
+        raise UsageError("a transfer needs two tasks or more, e.g. mrpc,rte.")
+    if double := next((name for name in task_names if list(task_names).count(name) > 1), None):
+        raise UsageError(f"task '{double}' is given twice: expected different tasks.")
+    if unknown := next((name for name in folders if name not in task_names), None):
+        raise UsageError(f"data of {unknown}: it is not one of the tasks.", settings="data")
+    locations = {name: folders.get(name) for name in task_names}
+    training.check(locations, str(model_name), settings, head)
+    models, folder = _workspace("transfer", "", model_name, out)
+    recipe = Recipe(
+        name="transfer",
+        workspace=str(folder),
+        tasks=tuple(_task(name, source, settings.limit_of(name)) for name, source in locations.items()),
+        models=_models(models, head),
+    )
+
+    def add(builder: CellBuilder, artifacts: Artifacts) -> None:
+        transfer_cells.add(builder, recipe.tasks, recipe.models[0], settings)
+
+    return _table(done(recipe, add, executor), "transfer-table")
+
+
 def adapt(
     task_name: str,
     models: Mapping[str, str | Path],
@@ -235,28 +295,38 @@ def recipe_of(
     **sections: Any,
 ) -> Recipe:
     """Return a recipe of one task and some models, without stages; ``sections`` are others of its fields."""
+    task = _task(task_name, data_folder, limit)
+    return Recipe(name=kind, workspace=str(folder), tasks=(task,), models=_models(models, head), **sections)
+
+
+def _task(name: str, data_folder: DataLocation, limit: int | None) -> TaskEntry:
+    """Return the entry of a task."""
     source = DataSource.of(data_folder)
-    task = TaskEntry(
-        name=task_name,
+    return TaskEntry(
+        name=name,
         data=None if source is None else source.path,
         limit=limit,
         reading=DataSettings() if source is None else source.settings,
     )
-    head = head or HeadSettings()
-    entries = tuple(
-        ModelEntry(label=label, source=str(source), head=head) for label, source in models.items()
+
+
+def _models(models: Mapping[str, str | Path], head: HeadSettings | None) -> tuple[ModelEntry, ...]:
+    """Return the entries of models by their short names."""
+    settings = head or HeadSettings()
+    return tuple(
+        ModelEntry(label=label, source=str(source), head=settings) for label, source in models.items()
     )
-    return Recipe(name=kind, workspace=str(folder), tasks=(task,), models=entries, **sections)
 
 
 def _workspace(
     kind: str, task_name: str, model_name: str | Path, out: str | Path | None, suffix: str = ""
 ) -> tuple[dict[str, str | Path], Path]:
-    """Return a model by its short name, and the workspace."""
+    """Return a model by its short name, and the workspace; an empty ``task_name``: of several tasks."""
     from effx.models.huggingface import name_of
 
     label = files.safe_name(name_of(str(model_name)))
-    return {label: model_name}, Path(out) if out is not None else Path(kind) / f"{task_name}-{label}{suffix}"
+    name = f"{task_name}-{label}{suffix}" if task_name else label
+    return {label: model_name}, Path(out) if out is not None else Path(kind) / name
 
 
 def planned(recipe: Recipe, add: Callable[[CellBuilder, Artifacts], None]) -> CellPlan:

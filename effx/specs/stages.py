@@ -4,6 +4,7 @@
                            └───────────┴────────────┴── export ── profile ── report
     lottery ── lottery-mask ── lottery ...  ── lottery-table     (each round of a lottery ticket is a cell)
     tickets-full ── tickets-scores ── ticket ── tickets-rung ── tickets
+    lottery, lottery-mask, tickets-scores and ticket of several tasks ── transfer-table
     adapt ── adaptation
     prune, of all tasks ── multitask ── multitask-checkpoint, of each task ── further ── export
     given ── export ── fastest ── costs ── one-shot ── recovery ── exits ── export ── profile ── answer
@@ -39,6 +40,7 @@ from effx.specs.training import (
     TokenPruningSettings,
     TrainingSettings,
 )
+from effx.specs.transfer import TransferRun, TransferSettings
 from effx.specs.variants import CALIBRATION_ROWS
 
 
@@ -233,6 +235,17 @@ class TicketsStage(Settings):
     tickets: TicketSearchSettings = TicketSearchSettings()
     scores_given: bool = False
     """Whether tickets are pruned by scores that were given, not by those of the full models."""
+
+
+class TransferTableStage(Settings):
+    """Write the table and the figure of a transfer of masks and tickets between tasks."""
+
+    model: str
+    """Its name, for the table."""
+    runs: tuple[TransferRun, ...]
+    """Every fine-tuning, and what it is in the table."""
+    transfer: TransferSettings = TransferSettings()
+    """Without files and controls."""
 
 
 class AdaptStage(Settings):
@@ -468,7 +481,7 @@ _ROWS = (
         section=SectionSpec("further", FinetuneSettings, frozenset({"regime", "layers", "drop_layers"})),
     ),
     _training("tickets-full", TicketsFullStage, "train/finetune.py"),
-    _training("tickets-scores", TicketsScoresStage, _DRAW, ("tickets-full",), view=None),
+    _training("tickets-scores", TicketsScoresStage, _DRAW, ("tickets-full", "lottery"), view=None),
     _training("ticket", TicketStage, _DRAW, ("tickets-scores",), reads_artifacts=False),
     StageSpec(
         "tickets-rung", TicketsRungStage, ("train/tickets/halving.py",), ("numpy", "scipy"),
@@ -478,6 +491,11 @@ _ROWS = (
         "tickets", TicketsStage, ("train/tickets/table.py", "train/tickets/figure.py"),
         ("numpy", "scipy", "matplotlib"), view="tickets/{name}/*", reads_artifacts=False, shares_process=True,
         follows=("tickets-full", "tickets-scores", "ticket", "tickets-rung"),
+    ),
+    StageSpec(
+        "transfer-table", TransferTableStage, ("train/transfer/table.py", "train/transfer/figure.py"),
+        ("numpy", "scipy", "matplotlib"), view="*", reads_artifacts=False, shares_process=True,
+        follows=("lottery", "ticket"),
     ),
     _training("adapt", AdaptStage, "train/finetune.py"),
     StageSpec(

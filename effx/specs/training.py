@@ -12,6 +12,8 @@
     EarlyExitSettings       early-exit ramps
     MultitaskSettings       several tasks with one encoder
 
+Those of a transfer of masks between tasks are in :mod:`effx.specs.transfer`.
+
 Each choice is a tuple of names here; the code that trains has a function for each name, and a test compares
 the two.
 """
@@ -392,9 +394,7 @@ class TicketSearchSettings(Settings):
         "seed": "A search uses this seed and the following ones.",
     }
 
-    levels: Annotated[tuple[LevelField, ...], BeforeValidator(_expanded), Field(min_length=1)] = parse_levels(
-        "10,...,80"
-    )
+    levels: Levels = parse_levels("10,...,80")
     """Percentages to prune. L: L % of the heads and 10/12 of L % of the FFNs, as in the paper; H/F, e.g.
     20/10: H % of the heads and F % of the FFNs."""
     seeds: Count = 5

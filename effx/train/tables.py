@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from effx import files
+from effx.stats import intervals, runs, tests
 
 
 def write(folder: Path, value: Mapping[str, Any], csv: str, markdown: str) -> None:
@@ -19,3 +22,36 @@ def write(folder: Path, value: Mapping[str, Any], csv: str, markdown: str) -> No
 def mean_and_std(spread: Mapping[str, Any]) -> str:
     """Return the mean of a :class:`effx.stats.runs.Spread` as JSON, and its deviation if there is one."""
     return f"{spread['mean']:.4f}" + ("" if spread["std"] is None else f" ± {spread['std']:.4f}")
+
+
+def paired(before: Sequence[float], after: Sequence[float]) -> dict[str, Any]:
+    """Return the difference of two groups of scores with the same seeds.
+
+    Returns:
+        difference, low, high, p, n, reason: ``low`` and ``high`` are the ends of the 95 % interval of
+        Student's t, null for one seed; ``reason`` says why there is no p.
+    """
+    test = runs.paired_test(before, after)
+    low, high = intervals.mean_interval(np.subtract(after, before).tolist()) or (None, None)
+    return {
+        "difference": test.difference,
+        "low": low,
+        "high": high,
+        "p": test.p,
+        "n": test.n,
+        "reason": test.reason,
+    }
+
+
+def adjust(comparisons: Iterable[dict[str, Any]]) -> None:
+    """Add ``p_adjusted``, p after Holm's adjustment over all comparisons; null where there is no p."""
+    every = list(comparisons)
+    adjusted = iter(tests.holm([entry["p"] for entry in every if entry["p"] is not None]))
+    for entry in every:
+        entry["p_adjusted"] = None if entry["p"] is None else next(adjusted)
+
+
+def difference(entry: Mapping[str, Any]) -> str:
+    """Return a comparison of several seeds in words, as in ``+0.0120 [-0.0010, +0.0250], p = 0.060``."""
+    p = f"p = {entry['p_adjusted']:.3f}" if entry["p"] is not None else f"no p-value: {entry['reason']}"
+    return f"{entry['difference']:+.4f} [{entry['low']:+.4f}, {entry['high']:+.4f}], {p}"

@@ -7,18 +7,18 @@ from pathlib import Path
 import pytest
 
 from effx.cli import run
-from effx.cli.multitask import _folders
+from effx.cli.several_tasks import folders
 
 
 def test_a_folder_has_the_rows_of_each_task_by_name(tmp_path: Path) -> None:
     (tmp_path / "mrpc").mkdir()
     (tmp_path / "rte.csv").touch()
-    assert _folders((str(tmp_path),), ["mrpc", "rte"]) == {
+    assert folders((str(tmp_path),), ["mrpc", "rte"]) == {
         "mrpc": tmp_path / "mrpc",
         "rte": tmp_path / "rte.csv",
     }
-    assert _folders((), ["mrpc", "rte"]) == {}
-    assert _folders(("mrpc=a=b",), ["mrpc", "rte"]) == {"mrpc": Path("a=b")}
+    assert folders((), ["mrpc", "rte"]) == {}
+    assert folders(("mrpc=a=b",), ["mrpc", "rte"]) == {"mrpc": Path("a=b")}
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,7 @@ ITERATIVE = ("imp", "standard")
 
 @dataclass(frozen=True)
 class Names:
-    """What the cells of a ticket are called; {percent} stands for that of a round or mask."""
+    """The names of a ticket's cells; {percent} stands for that of a round or mask."""
 
     ticket: str
     """The checkpoint of the ticket."""
@@ -105,7 +105,7 @@ def add(
         rewind=f"{stem}-rewind-s{seed}",
         tickets=tickets,
     )
-    return _Ticket(builder, task, model, settings, names).add()
+    return LotteryTicket(builder, task, model, settings, names).add()
 
 
 def add_search(
@@ -132,7 +132,8 @@ def add_search(
         for kind, init in settings.pairs:
             for percent in sorted(settings.sparsity):
                 one = settings.ticket(kind, init, percent, seed)
-                ticket = _Ticket(builder, task, model, one, _names(stem, task.name, one), keep, keep, teacher)
+                names = search_names(stem, task.name, one)
+                ticket = LotteryTicket(builder, task, model, one, names, keep, keep, teacher)
                 ticket.full()
                 ticket.add()
     stage = LotteryTableStage(
@@ -145,8 +146,14 @@ def add_search(
     )
 
 
-def _names(stem: str, task: str, settings: LotterySettings) -> Names:
-    """Return the names of the cells of a ticket in a search."""
+def search_names(stem: str, task: str, settings: LotterySettings) -> Names:
+    """Return the names of the cells of a ticket in a search.
+
+    Args:
+        stem: task and model.
+        task: of the masks.
+        settings: of the ticket.
+    """
     search, seed = settings.search, settings.finetune.training.seed
     kind = "" if settings.kind == "imp" else f"-{settings.kind}"
     rewind = "" if search.rewind is None else f"-rewind{search.rewind}"
@@ -172,8 +179,8 @@ def taught(teacher: GivenTeacher | None) -> dict[str, Any]:
     return {"teacher_digest": teacher.digest, "distillation": teacher.settings}
 
 
-class _Ticket:
-    """One ticket: its masks, the rounds in which they are found, and its fine-tuning."""
+class LotteryTicket:
+    """The cells of one ticket: its masks, the rounds in which they are found, and its fine-tuning."""
 
     def __init__(
         self,
@@ -210,20 +217,45 @@ class _Ticket:
                 raise UsageError(reason, settings="rewind")
         if search.mask is not None:
             return self._ticket(None)
-        if search.objective == "mlm":
-            return self._ticket(self._language_masks())
-        if self._settings.kind not in ITERATIVE:
-            return self._ticket(self._mask(percent, self._start(), self._pretrained, **self._inputs))
-        before = self.full()
-        for done in range(0, percent - SPARSITY_STEP, SPARSITY_STEP):
-            before = self._round(done + SPARSITY_STEP, before)
-        if self._settings.init == "pretrained":
-            return self._round(percent, before, is_ticket=True)
-        return self._ticket(self._mask(percent, FinetuneSettings(), (before.id,)))
+        if self._is_round:
+            return self._round(percent, self._before(), is_ticket=True)
+        return self._ticket(self.mask())
 
     def full(self) -> Cell:
         """Add the fine-tuning of the full model, which is the first round."""
         return self._tune(0, self._names.full, (), kind=None, objective=None)
+
+    def mask(self) -> Cell:
+        """Add the mask of the ticket and what it needs; return the mask."""
+        percent = self._settings.sparsity
+        if self._settings.search.objective == "mlm":
+            return self._language_masks()
+        if self._settings.kind not in ITERATIVE:
+            return self._mask(percent, self._start(), self._pretrained, **self._inputs)
+        return self._mask(percent, FinetuneSettings(), (self._before().id,))
+
+    def under(self, mask: Cell) -> Cell:
+        """Add the fine-tuning of the pretrained weights under a mask that was found elsewhere."""
+        return self._tune(
+            self._settings.sparsity, self._names.ticket, (mask.id,), kind=None, objective=None, is_ticket=True
+        )
+
+    @property
+    def _is_round(self) -> bool:
+        """Whether the fine-tuning of the ticket is the last round of its search."""
+        settings = self._settings
+        return (
+            settings.search.objective == "task"
+            and settings.kind in ITERATIVE
+            and settings.init == "pretrained"
+        )
+
+    def _before(self) -> Cell:
+        """Add the rounds before the ticket's mask; return the last."""
+        before = self.full()
+        for done in range(0, self._settings.sparsity - SPARSITY_STEP, SPARSITY_STEP):
+            before = self._round(done + SPARSITY_STEP, before)
+        return before
 
     def _round(self, percent: int, before: Cell, *, is_ticket: bool = False) -> Cell:
         """Add the mask of the smallest weights of the round before, and the fine-tuning under it."""

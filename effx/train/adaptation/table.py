@@ -12,14 +12,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from effx import records
 from effx.artifacts import Checkpoint
 from effx.errors import ArtifactError, one_line
 from effx.specs.tasks import Task
 from effx.specs.training import AdaptationSettings, rows_share_text
-from effx.stats import intervals, runs, tests
+from effx.stats import runs
 from effx.train import tables
 
 _SCHEMA = 1
@@ -113,9 +111,7 @@ def build(
         for model in models[1:]
         for share in settings.shares
     ]
-    adjusted = iter(tests.holm([entry["p"] for entry in comparisons if entry["p"] is not None]))
-    for entry in comparisons:
-        entry["p_adjusted"] = None if entry["p"] is None else next(adjusted)
+    tables.adjust(comparisons)
     return {
         "schema": _SCHEMA,
         "task": task.name,
@@ -153,19 +149,11 @@ def _comparison(
 ) -> dict[str, Any]:
     """Return the paired comparison of a model with the first one on the same draws."""
     before, after = ([result.metrics[metric] for result in part] for part in (baseline, group))
-    test = runs.paired_test(before, after)
-    interval = intervals.mean_interval(np.subtract(after, before).tolist())
-    low, high = (None, None) if interval is None else interval
     return {
         "model": group[0].model,
         "with": baseline[0].model,
         "share": group[0].share,
-        "difference": test.difference,
-        "low": low,
-        "high": high,
-        "p": test.p,
-        "n": test.n,
-        "reason": test.reason,
+        **tables.paired(before, after),
     }
 
 
@@ -215,11 +203,8 @@ def markdown(value: dict[str, Any]) -> str:
         by_group = {(entry["model"], entry["share"]): entry for entry in value["comparisons"]}
         for model in value["models"][1:]:
             lines.append(
-                "| " + " | ".join([model, *(_difference(by_group[model, share]) for share in shares)]) + " |"
+                "| "
+                + " | ".join([model, *(tables.difference(by_group[model, share]) for share in shares)])
+                + " |"
             )
     return "\n".join([*lines, ""])
-
-
-def _difference(entry: dict[str, Any]) -> str:
-    p = f"p = {entry['p_adjusted']:.3f}" if entry["p"] is not None else f"no p-value: {entry['reason']}"
-    return f"{entry['difference']:+.4f} [{entry['low']:+.4f}, {entry['high']:+.4f}], {p}"

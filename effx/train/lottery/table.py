@@ -20,7 +20,7 @@ import numpy as np
 
 from effx.specs.tasks import Task
 from effx.specs.training import LotterySearchSettings
-from effx.stats import intervals, runs, tests
+from effx.stats import runs
 from effx.train import tables
 from effx.train.lottery.result import FULL, IDENTITY, LotteryResult
 
@@ -62,9 +62,7 @@ def build(
     spread = _spread(task.metric, full)
     threshold = None if spread.std is None else spread.mean - spread.std
     rows = [_row(task, group, full, threshold) for group in ordered]
-    adjusted = iter(tests.holm([row["p"] for row in rows if row["p"] is not None]))
-    for row in rows:
-        row["p_adjusted"] = None if row["p"] is None else next(adjusted)
+    tables.adjust(rows)
     left_out = ("sparsity", "kind", "init", "rewind", "seeds", "keep", "text", "mask")
     return {
         "schema": _SCHEMA,
@@ -106,15 +104,14 @@ def _row(
         none = ("difference", "difference_low", "difference_high", "p", "reason", "matching")
         return {**row, **dict.fromkeys(none)}
     before, after = ([result.metrics[task.metric] for result in part] for part in (full, group))
-    test = runs.paired_test(before, after)
-    low, high = intervals.mean_interval(np.subtract(after, before).tolist()) or (None, None)
+    compared = tables.paired(before, after)
     return {
         **row,
-        "difference": test.difference,
-        "difference_low": low,
-        "difference_high": high,
-        "p": test.p,
-        "reason": test.reason,
+        "difference": compared["difference"],
+        "difference_low": compared["low"],
+        "difference_high": compared["high"],
+        "p": compared["p"],
+        "reason": compared["reason"],
         "matching": None if threshold is None else spreads[task.metric].mean >= threshold,
     }
 
