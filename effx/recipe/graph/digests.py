@@ -39,11 +39,13 @@ _ROOT = Path(effx.__file__).parent
 _MODEL_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.py", "1_Pooling/config.json")
 _WITHOUT_EFFECT = {
     "__init__.py", "errors.py", "files.py", "progress.py", "quiet.py", "host/memory.py", "artifacts.py",
-    "manifests.py", "records.py", "signals.py", "scratch.py", "host/locks.py", "profile/journal.py",
+    "records.py", "signals.py", "scratch.py", "host/locks.py", "profile/journal.py",
     "specs/settings.py", "costs.py", "meters/running.py", "recipe/execute/protocol.py",
     "recipe/execute/store.py",
 }  # fmt: skip
 """Modules that decide how results are written, checked and reported, not what they are."""
+_FOLDERS_WITHOUT_EFFECT = ("manifests/",)
+"""Likewise."""
 _TABLES = {"BACKENDS", "BUILDERS", "METERS", "PRESETS", "STAGES", "TASKS", "_ROWS"}
 """Tables whose rows are not code: a cell's settings and inputs have what it uses of them."""
 _BY_DEFINITION = "specs/"
@@ -122,7 +124,7 @@ class Digests:
         while todo:
             path, names = todo.pop()
             name = path.relative_to(_ROOT).as_posix()
-            if name in _WITHOUT_EFFECT:
+            if name in _WITHOUT_EFFECT or name.startswith(_FOLDERS_WITHOUT_EFFECT):
                 continue
             wanted: list[str | None] = [None]
             if names is not None and name.startswith(_BY_DEFINITION):
