@@ -39,6 +39,7 @@ def _trained(run: Run) -> list[str]:
     return [
         *([regime] if regime not in (None, "full") else []),
         *(["distilled"] if origin is not None and origin.distilled else []),
+        *(["quantization-aware"] if origin is not None and origin.quantization_aware else []),
     ]
 
 

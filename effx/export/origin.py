@@ -34,6 +34,7 @@ def of(manifest: CheckpointManifest) -> CheckpointOrigin | None:
         unrecorded=training.distillation is not None
         or (sparsity is not None and sparsity.objective == "mlm"),
         distilled=training.distillation is not None,
+        quantization_aware=training.settings.get("quantization_aware") is True,
         ticket=ticket,
         speedup=speedup,
         exits=None if manifest.exits is None else manifest.exits.target,

@@ -162,6 +162,8 @@ class CheckpointOrigin(Record):
     text on which its mask was found by masked language modelling."""
     distilled: bool = False
     """Whether it learned from a teacher."""
+    quantization_aware: bool = False
+    """Whether its last training rounded as int8 engines do."""
     ticket: TicketRecord | None = None
     speedup: float | None = None
     """What it was pruned to without training; None: it was not."""

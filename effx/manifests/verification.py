@@ -132,6 +132,7 @@ class Audit:
 
 
 def check_parity_of(parity: Parity, task: Task, key: str) -> None:
+    """Raise :class:`ValueError` if the differences under ``key`` name what the task does not have."""
     if parity.metric not in (None, *task.metrics):
         raise ValueError(f"{key}.metric: {parity.metric!r} is not a metric of the task")
     if unknown := {parity.worst_class, *parity.lost_classes} - {None, *task.labels}:

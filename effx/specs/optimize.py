@@ -78,6 +78,9 @@ class OptimizeSettings(Settings):
     """Examples per step."""
     lr: Annotated[float, Field(gt=0)] = 1e-4
     """Peak learning rate of the recovery."""
+    quantization_aware: bool = False
+    """Round weights and activations during the recovery as int8 engines do. Use it where int8 engines of
+    pruned models lose much more than fp32 ones."""
     distillation: DistillationSettings = DistillationSettings()
     limit: Annotated[int, Field(ge=1)] | None = None
     """Maximum number of training rows. Default: all."""
@@ -102,6 +105,11 @@ class OptimizeSettings(Settings):
             if added.reductions or added.multi or added.scheme != "fp32" or part == "fp32":
                 raise wrong(f"{part}: expected {_WORDS} or a part of a variant that changes how an engine "
                             "runs, e.g. threads1 or buckets8.", "also")  # fmt: skip
+        if self.quantization_aware and variants.parse(self.variant).precision != "int8":
+            raise wrong(
+                f"quantization_aware rounds as int8 engines do, and variant is {self.variant}: leave it out, or "
+                "set variant to int8.", "quantization_aware", "variant",
+            )  # fmt: skip
         if self.also is not None and NONE in self.also and len(self.also) > 1:
             raise wrong(f"{NONE} stands alone.", "also")
         return self

@@ -222,6 +222,9 @@ class FinetuneSettings(Settings):
     """Input of the task head: the first token (cls), or the mean over all tokens except padding (mean). auto:
     an existing head keeps its pooling; for a new head, the pooling that the encoder was trained with if its
     folder has 1_Pooling/config.json, else cls."""
+    quantization_aware: bool = False
+    """Round weights and activations of the encoder during training as int8 engines do, so that the model
+    learns to bear it. Use it where the int8 engine of a model loses too much."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -27,7 +27,16 @@ from effx.specs.heads import HeadSettings
 from effx.specs.layer_reduction import TOP
 from effx.specs.tasks import Task
 from effx.specs.training import FinetuneSettings, trained_layers
-from effx.train import distributed, layer_reduction, loop, output, rows, source, understood
+from effx.train import (
+    distributed,
+    layer_reduction,
+    loop,
+    output,
+    quantization_aware,
+    rows,
+    source,
+    understood,
+)
 from effx.train.distillation import Distillation, Teacher, further_texts, with_blanks
 from effx.train.segment import RunSegment
 from effx.train.trainer import TimeLimit
@@ -160,6 +169,8 @@ def finetune(
 
     with contextlib.ExitStack() as during:
         objective = None
+        if settings.quantization_aware:
+            during.enter_context(quantization_aware.rounded(model))
         if teacher is not None:
             precision = loop.choose_precision(training.precision)
             objective = during.enter_context(teacher.objective(model, precision))

@@ -253,6 +253,7 @@ def test_wrong_devices_are_told_before_the_work(
         (["--time", "30s"], "30 s is too short for 1 speed-ups: expected at least 36s"),
         (["--variant", "exit"], "variant exit: expected a precision"),
         (["--variant", "auto"], "variant auto: expected a precision"),
+        (["--variant", "fp32", "--quantization-aware"], "rounds as int8 engines do, and variant is fp32"),
         (["--variant", "fp16"], "variant fp16: onnxruntime: effx does not build fp16 for ONNX Runtime"),
         (["--also", "stripped"], "stripped on onnxruntime: stripped is supported for TensorRT plans only"),
         (["--backend", "tensorrt"], "tensorrt"),

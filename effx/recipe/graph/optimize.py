@@ -115,6 +115,7 @@ class _Cells:
         self._finetune = FinetuneSettings.of(
             epochs=settings.epochs, batch_size=settings.batch_size, lr=settings.lr, limit=settings.limit,
             share=checked.training_share, seed=settings.seed,
+            quantization_aware=settings.quantization_aware,
         )  # fmt: skip
         source = None if task.source is None else task.source.absolute()
         further = None if unlabelled is None else str(unlabelled.resolve())
