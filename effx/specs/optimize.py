@@ -107,8 +107,8 @@ class OptimizeSettings(Settings):
                             "runs, e.g. threads1 or buckets8.", "also")  # fmt: skip
         if self.quantization_aware and variants.parse(self.variant).precision != "int8":
             raise wrong(
-                f"quantization_aware rounds as int8 engines do, and variant is {self.variant}: leave it out, or "
-                "set variant to int8.", "quantization_aware", "variant",
+                f"quantization_aware rounds as int8 engines do, and variant is {self.variant}: leave it "
+                "out, or set variant to int8.", "quantization_aware", "variant",
             )  # fmt: skip
         if self.also is not None and NONE in self.also and len(self.also) > 1:
             raise wrong(f"{NONE} stands alone.", "also")
