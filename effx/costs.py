@@ -20,14 +20,15 @@ from effx.specs.meters import EnergySource
 
 _NotNegative = Annotated[float, Field(ge=0)]
 _Count = Annotated[int, Field(ge=0)]
-TRAINING, IMPORTANCE, ONE_SHOT, PREDICTIONS, FIRST_STEPS = (
-    "training", "importance", "one-shot pruning", "predictions", "first steps",
+TRAINING, IMPORTANCE, ONE_SHOT, PREDICTIONS, FIRST_STEPS, MASK_ROUND = (
+    "training", "importance", "one-shot pruning", "predictions", "first steps", "mask search",
 )  # fmt: skip
 READ_ELSEWHERE = "read by another process of this training"
 """Why a process has no energy: another one reads the meter that is common to all on its machine."""
-KINDS = (TRAINING, IMPORTANCE, ONE_SHOT, PREDICTIONS, FIRST_STEPS)
+KINDS = (TRAINING, IMPORTANCE, ONE_SHOT, PREDICTIONS, FIRST_STEPS, MASK_ROUND)
 """Kinds of computations; importance: the pass over the training rows that scores heads, FFNs and neurons;
-predictions: a teacher's; first steps: those that the rounds of a lottery ticket are rewound to."""
+predictions: a teacher's; first steps: those that the rounds of a lottery ticket are rewound to; mask search:
+a round of masked language modelling, which leaves a mask and no checkpoint."""
 
 
 class EnergySpent(Record):
@@ -140,7 +141,8 @@ class Expense(Record):
     kind: Annotated[str, Field(pattern=f"^({'|'.join(KINDS)})$")]
     checkpoint: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     """Digest of the checkpoint that it wrote, or that it read without writing a checkpoint. Checkpoints of
-    one training of several tasks share the digest of their encoder."""
+    one training of several tasks share the digest of their encoder. Of first steps and a mask search: SHA-256
+    of the state or mask that they wrote."""
     name: str = ""
     """Of that checkpoint."""
     settings: str = ""

@@ -13,7 +13,7 @@ import json
 import math
 import re
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -79,6 +79,7 @@ class Record(BaseModel):
 
 
 R = TypeVar("R", bound=Record)
+D = TypeVar("D")
 
 
 def read_json(path: Path, *, limit_bytes: int = MAX_BYTES) -> dict[str, Any]:
@@ -177,6 +178,26 @@ def build(kind: type[R], value: Mapping[str, Any], path: Path) -> R:
         raise ArtifactError(f"{path}: {problems(error)}.") from error
     except EffxError as error:  # of a value that checks itself, as an exit rule
         raise ArtifactError(f"{path}: {error}") from error
+
+
+def read_result(kind: Callable[..., D], path: Path, trained: str) -> D:
+    """Read the result of a training in a workspace.
+
+    Args:
+        kind: the dataclass whose fields the file has.
+        path: the file.
+        trained: what is trained again without it, for the message: ``the ticket``.
+
+    Raises:
+        ArtifactError: the file is missing or damaged.
+    """
+    try:
+        return kind(**read_json(path))
+    except (ArtifactError, TypeError) as error:
+        reason = one_line(error, None).rstrip(".")
+        raise ArtifactError(
+            f"{path} cannot be read ({reason}). Delete its folder; {trained} is then trained again."
+        ) from error
 
 
 def check_texts(value: Any, *, line_breaks: bool = False) -> None:

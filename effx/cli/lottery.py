@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from effx.cli import options
+from effx.specs import presets
 from effx.specs.data import DataSource
 from effx.specs.heads import HeadSettings
 from effx.specs.training import LotterySearchSettings
@@ -18,6 +19,7 @@ from effx.specs.training import LotterySearchSettings
 @click.argument("task")
 @options.model
 @options.data("Default: the hub.")
+@options.mask_preset
 @options.of(LotterySearchSettings)
 @options.of(HeadSettings)
 @options.teacher
@@ -30,6 +32,7 @@ def command(
     /,
     task: str,
     model: str,
+    preset: str | None,
     data_folder: DataSource | None,
     teacher: Path | None,
     out: Path | None,
@@ -51,6 +54,7 @@ def command(
     effx train lottery mrpc --model ./minilm --kind imp,one-shot,standard --seeds 5 --keep none
     effx train lottery sst2 --model bert-base-uncased --rewind 500
     effx train lottery sst2 --model bert-base-uncased --objective mlm --text wikipedia.txt
+    effx train lottery sst2 --model bert-base-uncased --preset universal --text wikipedia.txt
     effx train lottery mrpc --model bert-base-uncased --mask masks/mlm70-s0.safetensors
     """  # fmt: skip
     from effx.recipe import sweeps
@@ -58,6 +62,7 @@ def command(
 
     head, rest = options.apart(HeadSettings, options.given(context, settings))
     given_teacher, rest = options.given_teacher(rest, teacher)
+    rest = presets.search_values(preset, rest) if preset else rest
     found = sweeps.lottery(
         task,
         model,

@@ -14,7 +14,7 @@ from click.core import ParameterSource
 
 from effx.artifacts import Checkpoint
 from effx.errors import EffxError, UsageError, nearest
-from effx.specs import backends, meters, settings
+from effx.specs import backends, meters, presets, settings
 from effx.specs.data import DataSettings, DataSource
 from effx.specs.distillation import DistillationSettings, GivenTeacher
 from effx.specs.quantities import Quantity
@@ -207,6 +207,13 @@ meter = click.option(
     default="auto",
     show_default=True,
     help=f"Energy meter. {meters.help_text()}.",
+)
+mask_preset = click.option(
+    "--preset",
+    type=Word(tuple(presets.MASK_PRESETS), "preset"),
+    help="Settings of a paper's search for masks. universal: the mask by masked language modelling of Chen "
+    "et al. 2020, pruned before training, in rounds of 10,000 steps on blocks of 512 tokens; needs --text. "
+    "Other options override them.",
 )
 training_meter = click.option(
     "--meter",

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from effx.cli import options, several_tasks
+from effx.specs import presets
 from effx.specs.heads import HeadSettings
 from effx.specs.transfer import TransferSettings
 
@@ -17,6 +18,7 @@ from effx.specs.transfer import TransferSettings
 @click.argument("tasks", metavar="TASK,TASK,...")
 @options.model
 @several_tasks.data
+@options.mask_preset
 @options.of(TransferSettings)
 @options.of(HeadSettings, without=("fresh_head",))
 @options.training_meter
@@ -28,6 +30,7 @@ def command(
     /,
     tasks: str,
     model: str,
+    preset: str | None,
     sources: tuple[str, ...],
     out: Path | None,
     as_json: bool,
@@ -45,12 +48,14 @@ def command(
     effx train transfer mrpc,rte,cola --model ./minilm --data ./glue
     effx train transfer mrpc,rte --model ./minilm --data ./glue --sparsity 50,70 --levels 20,40
     effx train transfer mrpc,sst2 --model ./minilm --data ./glue --controls random,one-shot
+    effx train transfer mrpc,rte --model ./minilm --data ./glue --controls mlm --text t.txt --preset universal
     effx train transfer reviews,topics --model ./minilm --data reviews=./r --data topics=./t --levels 40
     """  # fmt: skip
     from effx.recipe import sweeps
     from effx.train.transfer import markdown
 
     head, rest = options.apart(HeadSettings, options.given(context, settings))
+    rest = presets.transfer_values(preset, rest) if preset else rest
     names = several_tasks.names(tasks)
     table = sweeps.transfer(
         names,

@@ -2,8 +2,19 @@
 
 from __future__ import annotations
 
-from effx.errors import unknown
-from effx.specs.training import FinetuneSettings, TrainingSettings
+from collections.abc import Mapping
+from typing import Any
+
+from effx.errors import UsageError, unknown
+from effx.specs.training import (
+    LR_LOTTERY,
+    FinetuneSettings,
+    LotterySearchSettings,
+    MaskSearchSettings,
+    MlmSettings,
+    TrainingSettings,
+)
+from effx.specs.transfer import MLM
 
 PRESETS: dict[str, FinetuneSettings] = {
     "super-tickets": FinetuneSettings(
@@ -35,3 +46,85 @@ def preset(name: str, task: str) -> FinetuneSettings:
     if name == "super-tickets" and task in _HEAD_DROPOUT:
         return chosen.replace(head_dropout=_HEAD_DROPOUT[task])
     return chosen
+
+
+MASK_PRESETS: dict[str, LotterySearchSettings] = {
+    "universal": LotterySearchSettings(
+        search=MaskSearchSettings(
+            objective="mlm",
+            mlm=MlmSettings(
+                mlm_steps=10_000,
+                mlm_batch_size=16,
+                mlm_lr=5e-5,
+                mlm_max_length=512,
+                mlm_rows="blocks",
+                mlm_prune="before",
+            ),
+        ),
+        finetune=FinetuneSettings(
+            epochs=3.0,
+            training=TrainingSettings(lr=LR_LOTTERY, batch_size=32, weight_decay=0.0, warmup=0.0),
+        ),
+    ),
+}
+"""Preset of a search for masks -> settings.
+
+    universal       Chen et al. 2020: the mask found by masked language modelling, which at 70 % transfers to
+                    all their tasks. The search is that of the published code (LT_pretrain.py: pruned before
+                    training, then every 10,000 steps; blocks of 512 tokens; the defaults of its options are
+                    lr 5e-5, no weight decay, no warm-up). Tickets are fine-tuned as in its glue_trans.py,
+                    with 128 tokens, the default here.
+"""
+
+
+def search_values(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a search for lottery tickets by a preset.
+
+    Args:
+        name: of the preset.
+        given: settings that were given, by name; they override those of the preset.
+
+    Raises:
+        UsageError: no such preset, or it has no text to train on.
+    """
+    chosen = _mask_preset(name)
+    if given.get("mask") is not None:
+        raise UsageError(
+            f"preset {name} searches for a mask, and one is given: leave preset or mask out.",
+            settings=("preset", "mask"),
+        )
+    _check_text(name, given)
+    return {**chosen.given(), **given}
+
+
+def transfer_values(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a transfer of masks whose control mlm is searched by a preset.
+
+    Args:
+        name: of the preset.
+        given: settings that were given, by name; they override those of the preset.
+
+    Raises:
+        UsageError: no such preset, no control mlm, or no text to train on.
+    """
+    chosen = _mask_preset(name)
+    if MLM not in given.get("controls", ()):
+        raise UsageError(
+            f"preset {name} is for the control {MLM}: add {MLM} to controls.", settings=("preset", "controls")
+        )
+    _check_text(name, given)
+    return {**chosen.search.mlm.given(), **chosen.finetune.given(), **given}
+
+
+def _mask_preset(name: str) -> LotterySearchSettings:
+    if name not in MASK_PRESETS:
+        raise unknown("preset", name, MASK_PRESETS)
+    return MASK_PRESETS[name]
+
+
+def _check_text(name: str, given: Mapping[str, Any]) -> None:
+    if given.get("text") is None:
+        raise UsageError(
+            f"preset {name} trains masked language modelling on a file of passages: give text.",
+            settings=("text", "preset"),
+        )

@@ -92,9 +92,12 @@ class LotteryMaskStage(Settings):
     """imp and standard: the smallest weights of the round before; one-shot: of the pretrained weights;
     random: drawn with the seed."""
     objective: str = "task"
-    """mlm: a round of masked language modelling under the mask before is trained first."""
+    """mlm: with kind imp, a round of masked language modelling under the mask before is trained first; with
+    one-shot, the pretrained weights are those of the language model."""
     text_digest: str | None = None
     """SHA-256 of the file of passages; None: the task's training texts."""
+    mlm_rows: str = "passages"
+    """What masked language modelling trains on, as in :class:`effx.specs.training.MlmSettings`."""
     head: HeadSettings = HeadSettings()
     finetune: FinetuneSettings = FinetuneSettings()
     """Of masks that are not found in a checkpoint: how to train, or the layers and the seed."""
@@ -441,7 +444,7 @@ _ROWS = (
     _training(
         "lottery", LotteryRoundStage, "train/lottery/rounds.py",
         ("pretrain", "lottery", "lottery-mask", "lottery-rewind"),
-        section=SectionSpec("lottery", LotterySettings, frozenset({"text", "mask"})),
+        section=SectionSpec("lottery", LotterySettings, frozenset({"text", "mlm_rows", "mask"})),
     ),
     StageSpec(
         "lottery-table", LotteryTableStage, ("train/lottery/table.py", "train/lottery/figure.py"),

@@ -5,6 +5,7 @@
     PruningSettings         how structures are scored, and which may be pruned
     TicketSettings          one ticket: a level and a kind, pruned and fine-tuned
     TicketSearchSettings    many tickets, and the search for the super ticket
+    MlmSettings             the rounds of a search for masks by masked language modelling
     LotterySettings         one unstructured lottery ticket
     LotterySearchSettings   many lottery tickets, compared with the full model
     AdaptationSettings      few-shot adaptation of several models to one task
@@ -46,6 +47,8 @@ KEPT_CHECKPOINTS = ("all", "winning", "none")
 OBJECTIVES = ("task", "mlm")
 MASK_KINDS = ("imp", "random", "one-shot", "standard")
 START_WEIGHTS = ("pretrained", "fresh", "shuffled")
+MLM_ROWS = ("passages", "blocks")
+MLM_PRUNE = ("after", "before")
 TOKEN_RULES = ("share", "threshold")
 EXIT_MODES = ("two-stage", "joint")
 POOLINGS = ("mean", "cls")
@@ -455,14 +458,48 @@ def rewind_refusal(step: int, steps: int) -> str | None:
     return None if step < steps else f"rewind {step}: expected fewer than the {steps} steps of a round."
 
 
+class MlmSettings(Settings):
+    """How masks are found by masked language modelling; what is not given is as in the fine-tuning."""
+
+    text: str | None = None
+    """File with one passage per line, for masked language modelling."""
+    mlm_steps: Count | None = None
+    """Optimizer steps of each round of masked language modelling. Default: epochs and max_steps decide."""
+    mlm_batch_size: Count | None = None
+    """Passages or blocks per step of masked language modelling. Default: batch_size."""
+    mlm_lr: Positive | None = None
+    """Peak learning rate of masked language modelling. Default: lr."""
+    mlm_max_length: Annotated[int, Field(ge=variants.MIN_LENGTH)] | None = None
+    """Maximum tokens of a passage, or tokens of every block, in masked language modelling. Default:
+    max_length."""
+    mlm_rows: Annotated[str, OneOf("form of rows", MLM_ROWS)] = "passages"
+    """What masked language modelling trains on. passages: each passage alone, cut at the maximum length;
+    blocks: the passages of text joined, and cut into blocks of exactly that length."""
+    mlm_prune: Annotated[str, OneOf("time of pruning", MLM_PRUNE)] = "after"
+    """When a round of masked language modelling prunes its 10 %. after: at its end, so that every mask was
+    trained for; before: at its beginning, so that the mask of 10 % is that of the pretrained weights."""
+
+    def changed(self) -> list[str]:
+        """Return the names of the settings that are not the default."""
+        defaults = MlmSettings().flat()
+        return [name for name, value in self.flat().items() if value != defaults[name]]
+
+    def rounds(self, finetune: FinetuneSettings) -> FinetuneSettings:
+        """Return how the rounds train, given how tickets are fine-tuned."""
+        values = {
+            "max_steps": self.mlm_steps, "batch_size": self.mlm_batch_size, "lr": self.mlm_lr,
+            "max_length": self.mlm_max_length,
+        }  # fmt: skip
+        return finetune.replace(**{name: value for name, value in values.items() if value is not None})
+
+
 class MaskSearchSettings(Settings):
     """What the rounds of a search for masks train."""
 
     objective: Annotated[str, OneOf("objective", OBJECTIVES)] = "task"
     """Training objective of the rounds: the task, or masked language modelling (mlm). A mask found with mlm
     can be used for every task."""
-    text: str | None = None
-    """File with one passage per line, for mlm. Default: the task's training texts."""
+    mlm: MlmSettings = MlmSettings()
     rewind: Count | None = None
     """Late rewinding, for kind imp: every round resets weights and optimizer to those after this many
     optimizer steps of the first fine-tuning, and trains the steps that remain. Default: every round starts
@@ -472,9 +509,11 @@ class MaskSearchSettings(Settings):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.text is not None and (self.objective != "mlm" or self.mask):
-            raise wrong("text is used only with objective mlm and without a mask: set objective to mlm, or "
-                        "leave text out.", "text", "objective")  # fmt: skip
+        changed = self.mlm.changed()
+        if changed and (self.objective != "mlm" or self.mask):
+            name = changed[0]
+            raise wrong(f"{name} is used only with objective mlm and without a mask: set objective to mlm, "
+                        f"or leave {name} out.", name, "objective")  # fmt: skip
         if self.rewind is not None and self.mask is not None:
             raise wrong("rewind is for a search: leave rewind or mask out.", "rewind", "mask")
         if self.rewind is not None and self.objective == "mlm":
@@ -564,6 +603,8 @@ class LotterySearchSettings(Settings):
     NOTES: ClassVar[Mapping[str, str]] = {
         **LotterySettings.NOTES,
         "seed": "A search uses this seed and the following ones.",
+        "text": "Default: the task's training texts.",
+        "mlm_rows": "Blocks need text.",
     }
 
     sparsity: Annotated[tuple[Sparsity, ...], Field(min_length=1)] = (70,)

@@ -16,6 +16,7 @@ from effx.specs.training import (
     FinetuneSettings,
     Levels,
     LotterySettings,
+    MlmSettings,
     PruningSettings,
     Sparsity,
     TaskLimit,
@@ -52,8 +53,7 @@ class TransferSettings(Settings):
     """Masks of no task, compared with the others. random: weights, or heads and FFNs, drawn with the seed;
     one-shot: the smallest pretrained weights, without training; mlm: iterative magnitude pruning by masked
     language modelling on the passages of text."""
-    text: str | None = None
-    """File with one passage per line, for the control mlm."""
+    mlm: MlmSettings = MlmSettings()
     seeds: Count = 3
     """Number of seeds. With two or more, masks of the same task that were found with another seed show how
     much a mask's score depends on chance."""
@@ -74,9 +74,12 @@ class TransferSettings(Settings):
         ):
             if double := next((word for word in words if words.count(word) > 1), None):
                 raise wrong(f"duplicate {noun} {double}.", name)
-        if (MLM in self.controls) != (self.text is not None):
+        if (MLM in self.controls) != (self.mlm.text is not None):
             raise wrong("the control mlm trains on the passages of text: give both, or neither.",
                         "controls", "text")  # fmt: skip
+        if MLM not in self.controls and (changed := self.mlm.changed()):
+            raise wrong(f"{changed[0]} has no effect without the control mlm: add mlm to controls, or leave "
+                        f"{changed[0]} out.", changed[0], "controls")  # fmt: skip
         if not self.sparsities and self.controls not in ((), (RANDOM,)):
             other = next(control for control in self.controls if control != RANDOM)
             raise wrong(f"control {other} sets single weights to zero: give sparsity too, or leave it out.",
@@ -87,6 +90,8 @@ class TransferSettings(Settings):
         try:
             for percent in self.sparsities:
                 self.lottery(percent, self.finetune.training.seed)
+                if MLM in self.controls:
+                    self.by_language(percent, self.finetune.training.seed)
         except UsageError as error:
             raise wrong(str(error), *error.settings) from error
         return self
@@ -120,8 +125,12 @@ class TransferSettings(Settings):
         return dict(self.task_limit or ()).get(task, self.finetune.training.limit)
 
     def lottery(self, percent: int, seed: int, task: str | None = None, **more: Any) -> LotterySettings:
-        """Return the settings of an unstructured ticket; ``more``: kind, or objective and text."""
+        """Return the settings of an unstructured ticket; ``more``: kind, or those of a search by mlm."""
         return LotterySettings.of(sparsity=percent, **self._given(task, seed), **more)
+
+    def by_language(self, percent: int, seed: int, task: str | None = None) -> LotterySettings:
+        """Return the settings of a ticket whose mask is that of the control mlm."""
+        return self.lottery(percent, seed, task, objective="mlm", **self.mlm.given())
 
     def ticket(self, level: Level, kind: str, seed: int, task: str) -> TicketSettings:
         """Return the settings of a ticket of heads and FFNs, fine-tuned with the same learning rate."""

@@ -64,6 +64,26 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (["train", "tickets", "sst2", "--model", "x", "--preset", "super"], "Did you mean 'super-tickets'"),
         (["train", "tickets", "sst2", "--model", "x", "--optimizer", "adam"], "Did you mean 'adamw'"),
         (["train", "lottery", "sst2", "--model", "x", "--sparsity", "55"], "expected a multiple of 10"),
+        (
+            ["train", "lottery", "sst2", "--model", "x", "--preset", "universal"],
+            "preset universal trains masked language modelling on a file of passages: give text.",
+        ),
+        (
+            [
+                "train",
+                "lottery",
+                "sst2",
+                "--model",
+                "x",
+                "--preset",
+                "universal",
+                "--text",
+                "t",
+                "--mask",
+                "m",
+            ],
+            "leave preset or mask out",
+        ),
         (["train", "lottery", "sst2", "--model", "./no"], "model ./no: there is no folder"),
         (
             ["train", "lottery", "sst2", "--model", "x", "--kind", "one-shot", "--rewind", "5"],

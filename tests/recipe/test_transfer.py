@@ -190,6 +190,35 @@ def test_masks_of_masked_language_modelling_are_found_once(
     assert [record.name for record in records if record.name.startswith("mlm")] == ["mlm10-s0"]
 
 
+def test_a_preset_says_how_the_mask_of_the_control_is_found(
+    encoders: dict[str, Path], tasks: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "text.txt").write_text("a short passage\nanother passage of words\n" * 30)
+    line = [
+        "train", "transfer", "sst2,length", "--model", str(encoders["bert"]), "--sparsity", "20",
+        *(part for name, path in tasks.items() for part in ("--data", f"{name}={path}")),
+        "--controls", "mlm", "--text", str(tmp_path / "text.txt"), "--preset", "universal",
+        "--mlm-steps", "2", "--mlm-batch-size", "3", "--mlm-max-length", "16",
+        "--seeds", "1", "--max-steps", "1", "--batch-size", "4", "--max-length", "32", "--keep", "all",
+        "-o", str(tmp_path / "w"),
+    ]  # fmt: skip
+    assert run(line) == 0
+    assert "blocks of 16 tokens" in capsys.readouterr().err
+    records = {record.name: record for record in CellStore(tmp_path / "w").records()}
+    assert {name for name in records if name.startswith("mlm")} == {"mlm10-s0", "mlm20-s0"}
+    names = ("max_steps", "batch_size", "max_length", "lr", "mlm_rows")
+    assert [records["mlm20-s0"].settings[name] for name in names] == [2, 3, 16, 5e-5, "blocks"]
+    ticket = Checkpoint.open(tmp_path / "w/checkpoints/length-bert-lottery20-from-mlm-s0")
+    settings = ticket.manifest.training.settings
+    assert [settings[name] for name in names[:4]] == [1, 4, 32, 2e-5]
+    (expense,) = ticket.manifest.expenses or ()
+    assert (expense.kind, expense.name) == ("mask search", "mlm20-s0")
+    assert expense.cost is not None and expense.cost.sequences == 2 * 3
+    table = json.loads((tmp_path / "w/table.json").read_text())
+    assert {row["target"] for row in table["summary"] if row["source"] == "mlm"} == {"sst2", "length"}
+    assert not any(name.startswith("mlm") for name in table["settings"])
+
+
 def test_mistakes_are_reported_before_training(
     encoders: dict[str, Path], tasks: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -205,6 +234,9 @@ def test_mistakes_are_reported_before_training(
         ("sst2,length", [*data, "--max-length", "32", "--levels", "5"], "prunes nothing"),
         ("sst2,length", [*data, "--levels", "40", "--controls", "one-shot"], "give sparsity too"),
         ("sst2,length", [*data, "--controls", "mlm"], "passages of text"),
+        ("sst2,length", [*data, "--mlm-lr", "1e-3"], "add mlm to controls"),
+        ("sst2,length", [*data, "--preset", "universal"], "add mlm to controls"),
+        ("sst2,length", [*data, "--preset", "universal", "--controls", "mlm"], "give text"),
         ("sst2,length", [*data, "--controls", "some"], "unknown control 'some'"),
         ("sst2,length", [*data, "--task-limit", "lenght=10"], "Did you mean 'length'?"),
         ("random,length", data[2:], "the table uses this name"),

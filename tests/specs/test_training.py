@@ -9,21 +9,23 @@ import pytest
 from effx.errors import UsageError
 from effx.specs import training
 from effx.specs.levels import Level
-from effx.specs.presets import PRESETS, preset
+from effx.specs.presets import MASK_PRESETS, PRESETS, preset, search_values, transfer_values
 from effx.specs.settings import Settings, leaves
 from effx.specs.training import (
     EarlyExitSettings,
     FinetuneSettings,
     LotterySearchSettings,
     LotterySettings,
+    MlmSettings,
     TicketSearchSettings,
     TicketSettings,
     TokenPruningSettings,
     TrainingSettings,
 )
+from effx.specs.transfer import TransferSettings
 
 EVERY = (FinetuneSettings, TicketSettings, TicketSearchSettings, LotterySettings, LotterySearchSettings,
-         TokenPruningSettings, EarlyExitSettings)  # fmt: skip
+         TokenPruningSettings, EarlyExitSettings, TransferSettings)  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", EVERY)
@@ -83,6 +85,29 @@ def test_json_values_read_as_the_same_settings() -> None:
         (LotterySettings, {"sparsity": 100}, "expected an integer >= 10 and <= 90, got 100", ("sparsity",)),
         (LotterySettings, {"objective": "mlmm"}, "Did you mean 'mlm'", ("objective",)),
         (LotterySettings, {"text": "x"}, "used only with objective mlm", ("text", "objective")),
+        (
+            LotterySettings,
+            {"mlm_steps": 9},
+            "set objective to mlm, or leave mlm_steps out",
+            ("mlm_steps", "objective"),
+        ),
+        (
+            LotterySettings,
+            {"objective": "mlm", "mask": "m", "mlm_lr": 1e-3},
+            "without a mask",
+            ("mlm_lr", "objective"),
+        ),
+        (LotterySettings, {"objective": "mlm", "mlm_rows": "block"}, "Did you mean 'blocks'", ("mlm_rows",)),
+        (LotterySettings, {"objective": "mlm", "mlm_prune": "first"}, "Known: after, before", ("mlm_prune",)),
+        (LotterySettings, {"objective": "mlm", "mlm_max_length": 3}, "an integer >= 4", ("mlm_max_length",)),
+        (
+            LotterySearchSettings,
+            {"mlm_prune": "before"},
+            "only with objective mlm",
+            ("mlm_prune", "objective"),
+        ),
+        (TransferSettings, {"mlm_steps": 9}, "add mlm to controls", ("mlm_steps", "controls")),
+        (TransferSettings, {"controls": "mlm", "mlm_steps": 9}, "give both", ("controls", "text")),
         (LotterySettings, {"objective": "mlm", "layers": 2}, "trains all layers", ("layers", "objective")),
         (FinetuneSettings, {"drop_layers": "symmetric"}, "no effect without", ("drop_layers", "layers")),
         (FinetuneSettings, {"drop_layers": "top"}, "no effect without layers", ("drop_layers", "layers")),
@@ -190,6 +215,59 @@ def test_presets_follow_the_paper() -> None:
     assert preset("super-tickets", "mnli").training.optimizer == "adamax"
     with pytest.raises(UsageError, match="unknown preset 'tickets'"):
         preset("tickets", "rte")
+
+
+def test_the_preset_of_the_universal_mask_follows_the_published_code() -> None:
+    assert set(MASK_PRESETS) == {"universal"}
+    values = search_values("universal", {"text": "t", "mlm_steps": 500, "seeds": 2, "epochs": 1.0})
+    settings = LotterySearchSettings.of(**values)
+    rounds = settings.search.mlm.rounds(settings.finetune)
+    assert (settings.search.objective, settings.search.mlm.mlm_rows, settings.search.mlm.mlm_prune) == (
+        "mlm", "blocks", "before"
+    )  # fmt: skip
+    assert (rounds.max_length, rounds.training.batch_size, rounds.training.lr) == (512, 16, 5e-5)
+    assert rounds.training.max_steps == 500  # options prevail
+    ticket, training = settings.ticket("imp", "pretrained", 70, 1).finetune, settings.finetune.training
+    assert (ticket.epochs, ticket.max_length, ticket.training.max_steps) == (1.0, None, None)
+    assert (training.lr, training.batch_size, training.warmup, training.weight_decay) == (2e-5, 32, 0, 0)
+    assert settings.sparsity == (70,) and settings.seeds == 2
+    every = LotterySearchSettings.of(**search_values("universal", {"text": "t"}))
+    assert every.search.mlm.mlm_steps == 10_000 and every.finetune.epochs == 3.0
+    passages = LotterySearchSettings.of(**search_values("universal", {"text": "t", "mlm_rows": "passages"}))
+    assert passages.search.mlm.mlm_rows == "passages"
+    moved = TransferSettings.of(**transfer_values("universal", {"text": "t", "controls": ("mlm",)}))
+    assert moved.mlm == every.search.mlm and moved.finetune == every.finetune
+    assert moved.by_language(70, 3).search == every.search
+
+
+@pytest.mark.parametrize(
+    ("given", "message", "names"),
+    [
+        ({}, "file of passages: give text", ("text", "preset")),
+        ({"text": "t", "mask": "m"}, "leave preset or mask out", ("preset", "mask")),
+    ],
+)
+def test_a_preset_that_cannot_be_used_is_refused(
+    given: dict[str, Any], message: str, names: tuple[str, ...]
+) -> None:
+    with pytest.raises(UsageError, match=message) as raised:
+        search_values("universal", given)
+    assert raised.value.settings == names
+    with pytest.raises(UsageError, match="add mlm to controls"):
+        transfer_values("universal", {"text": "t", "controls": ("random",)})
+    with pytest.raises(UsageError, match="give text"):
+        transfer_values("universal", {"controls": ("random", "mlm")})
+    with pytest.raises(UsageError, match="unknown preset 'super-tickets'"):
+        search_values("super-tickets", given)
+
+
+def test_rounds_of_masked_language_modelling_train_as_the_fine_tuning_but_for_what_is_given() -> None:
+    finetune = FinetuneSettings.of(batch_size=8, lr=1e-3, max_length=64, epochs=2, precision="fp32", seed=4)
+    assert MlmSettings().rounds(finetune) == finetune
+    rounds = MlmSettings.of(mlm_steps=5, mlm_max_length=16).rounds(finetune)
+    assert rounds.flat() == {**finetune.flat(), "max_steps": 5, "max_length": 16}
+    assert MlmSettings.of(mlm_rows="passages", text=None).changed() == []
+    assert MlmSettings.of(mlm_lr=1.0, text="t").changed() == ["text", "mlm_lr"]
 
 
 def test_every_choice_has_its_code() -> None:

@@ -1,7 +1,7 @@
 """The cells of unstructured lottery tickets.
 
     imp, standard   lottery 0 % ── lottery-mask 10 % ── lottery 10 % ── lottery-mask 20 % ── lottery 20 % ...
-    mlm             lottery-mask 10 % ── lottery-mask 20 % ...
+    mlm             lottery-mask 10 % ── lottery-mask 20 % ...     (each trains; pruned before: not the first)
     other kinds     lottery-mask SPARSITY %
     rewound         lottery-rewind, which every round after the first reads
 
@@ -201,7 +201,7 @@ class LotteryTicket:
         paths = data_paths(task, model)
         self._inputs: dict[str, Any] = {
             "local_paths": LocalPaths(
-                paths.data, paths.model, _absolute(settings.search.text), _absolute(settings.search.mask),
+                paths.data, paths.model, _absolute(settings.search.mlm.text), _absolute(settings.search.mask),
                 teacher=None if teacher is None else _absolute(teacher.folder),
             ),
             "rows": builder.rows(task),
@@ -317,26 +317,38 @@ class LotteryTicket:
     def _mask(
         self, percent: int, finetune: FinetuneSettings, sources: tuple[str, ...], **inputs: Any
     ) -> Cell:
-        """Add a mask; without ``inputs`` it is found in the checkpoint of a round."""
-        text = self._settings.search.text
+        """Add a mask of the task; without ``inputs`` it is found in the checkpoint of a round."""
         stage = LotteryMaskStage(
             task=self._task.name, percent=percent, kind=self._settings.kind,
-            objective=self._settings.search.objective, head=self._head if inputs else HeadSettings(),
-            text_digest=None if text is None else files.sha256(Path(text)), finetune=finetune,
+            head=self._head if inputs else HeadSettings(), finetune=finetune,
         )  # fmt: skip
-        name = self._names.mask.format(percent=percent)
-        return self._add("lottery-mask", name, stage, sources, **inputs)
+        return self._add_mask(stage, sources, **inputs)
 
     def _language_masks(self) -> Cell:
         """Add the rounds of masked language modelling; return the last."""
-        before: tuple[str, ...] = ()
-        work = self._builder.amount(self._task, self._finetune, "epochs")
+        search, before = self._settings.search.mlm, tuple[str, ...]()
+        finetune, text = search.rounds(self._finetune), search.text
+        work = self._builder.amount(self._task, finetune, "epochs")
         for percent in range(SPARSITY_STEP, self._settings.sparsity + SPARSITY_STEP, SPARSITY_STEP):
-            mask = self._mask(
-                percent, self._finetune, (*before, *self._pretrained), work=work, **self._inputs
-            )
+            if not before and search.mlm_prune == "before":  # neither rows nor settings decide this mask
+                stage = LotteryMaskStage(
+                    task=self._task.name, percent=percent, kind="one-shot", objective="mlm"
+                )
+                mask = self._add_mask(stage, self._pretrained, **{**self._inputs, "rows": None})
+            else:
+                stage = LotteryMaskStage(
+                    task=self._task.name, percent=percent, kind=self._settings.kind, objective="mlm",
+                    text_digest=None if text is None else files.sha256(Path(text)),
+                    mlm_rows=search.mlm_rows, head=self._head, finetune=finetune,
+                )  # fmt: skip
+                mask = self._add_mask(stage, (*before, *self._pretrained), work=work, **self._inputs)
             before = (mask.id,)
         return mask
+
+    def _add_mask(self, stage: LotteryMaskStage, sources: tuple[str, ...], **options: Any) -> Cell:
+        """Add the cell of a mask."""
+        name = self._names.mask.format(percent=stage.percent)
+        return self._add("lottery-mask", name, stage, sources, **options)
 
     def _start(self) -> FinetuneSettings:
         """Return what decides the weights that a fine-tuning starts from."""

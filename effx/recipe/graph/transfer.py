@@ -23,7 +23,7 @@ from effx.recipe.graph.lottery import LotteryTicket, Names, search_names
 from effx.recipe.language.recipe import ModelEntry, TaskEntry
 from effx.specs.levels import Level
 from effx.specs.stages import TicketsScoresStage, TicketStage, TransferTableStage
-from effx.specs.training import SPARSITY_STEP, LotterySettings
+from effx.specs.training import SPARSITY_STEP, LotterySettings, MlmSettings
 from effx.specs.transfer import (
     FULL,
     MLM,
@@ -95,7 +95,7 @@ class _Transfer:
         stage = TransferTableStage(
             model=self._model.label,
             runs=tuple(self._runs),
-            transfer=self._settings.replace(keep="all", text=None, controls=()),
+            transfer=self._settings.replace(keep="all", controls=(), **MlmSettings().flat()),
         )
         self._builder.add(
             "transfer-table", f"transfer-{self._model.label}", stage,
@@ -162,9 +162,7 @@ class _Transfer:
                 record(self._lottery(target, settings, keep=self._keep).add(), source=kind)
         if MLM in self._settings.controls:
             first = self._tasks[0]  # the mask is that of the text, whatever the task
-            settings = self._settings.lottery(
-                percent, seed, first.name, objective="mlm", text=self._settings.text
-            )
+            settings = self._settings.by_language(percent, seed, first.name)
             mask = self._lottery(first, settings).mask()
             record(self._under(mask, target, own, f"-from-{MLM}"), source=MLM)
 

@@ -534,15 +534,17 @@ class _RecipeReader:
             if recipe.tickets is not None and has_search(recipe, model):
                 given.append((("tickets",), recipe.tickets.given()))
             for path, values in given:
-                layers, tokens = values.get("layers"), values.get("max_length")
+                layers = values.get("layers")
                 if layers is not None and size.layers is not None and layers > size.layers:
                     document.wrong((*path, "layers"), f"{layers}: model '{label}' has {size.layers} layers.")
                 if size.only_last_layers and values.get("drop_layers") not in (None, TOP):
                     text = f"only the last layers of model '{label}' can be dropped: use top."
                     document.wrong((*path, "drop_layers"), f"{values['drop_layers']}: {text}")
-                if tokens is not None and size.tokens is not None and tokens > size.tokens:
-                    text = f"{tokens}: model '{label}' reads at most {size.tokens} tokens."
-                    document.wrong((*path, "max_length"), text)
+                for name in ("max_length", "mlm_max_length"):
+                    tokens = values.get(name)
+                    if tokens is not None and size.tokens is not None and tokens > size.tokens:
+                        text = f"{tokens}: model '{label}' reads at most {size.tokens} tokens."
+                        document.wrong((*path, name), text)
         longest = [size.tokens for size in sizes.values() if size.tokens is not None]
         if not longest or len(longest) < len(sizes):  # a model of unknown size may read anything
             return

@@ -14,7 +14,6 @@ from typing import Any
 
 from effx import records
 from effx.artifacts import Checkpoint
-from effx.errors import ArtifactError, one_line
 from effx.specs.tasks import Task
 from effx.specs.training import AdaptationSettings, rows_share_text
 from effx.stats import runs
@@ -60,18 +59,8 @@ class AdaptationResult:
 
     @classmethod
     def read(cls, path: Path) -> AdaptationResult:
-        """Read a result's file.
-
-        Raises:
-            ArtifactError: the file is missing or damaged.
-        """
-        try:
-            return cls(**records.read_json(path))
-        except (ArtifactError, TypeError) as error:
-            reason = one_line(error, None).rstrip(".")
-            raise ArtifactError(
-                f"{path} cannot be read ({reason}). Delete its folder; the model is then trained again."
-            ) from error
+        """Read a result's file; :class:`ArtifactError`: it is missing or damaged."""
+        return records.read_result(cls, path, "the model")
 
 
 def build(

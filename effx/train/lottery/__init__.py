@@ -11,7 +11,8 @@ Chen et al. 2020, "The Lottery Ticket Hypothesis for Pre-trained BERT Networks":
 a round, one ranking over all layers. The task head starts anew in every round, from the same seed; only
 ``standard`` keeps the trained one. With the objective ``mlm`` the rounds of ``imp`` train masked language
 modelling instead, and the mask, which does not depend on the task ("universal" at 70 %), is fine-tuned once
-on the task.
+on the task. These rounds may have settings of their own, prune before they train, and read blocks of
+consecutive text (:mod:`language`, :mod:`blocks`).
 
 A mask that was found on the pretrained weights may be applied to other weights (:mod:`start`), and rounds may
 be rewound to a later step of the first fine-tuning (:mod:`rounds`). Every mask is a file that can be used for

@@ -31,7 +31,7 @@ def check(
     """
     distributed.refuse("a search for lottery tickets")
     search = settings.search
-    for key, path in (("mask", search.mask), ("text", search.text)):
+    for key, path in (("mask", search.mask), ("text", search.mlm.text)):
         if path is not None and not Path(path).is_file():
             raise UsageError(f"{key} {path}: no such file.", settings=key)
     cache: data.Cache = {}
@@ -40,8 +40,11 @@ def check(
     huggingface.check_source(model_name)
     data.load(task, "train", data_folder, cache=cache)
     data.load(task, "validation", data_folder, cache=cache)
-    if search.text:
-        language.read_texts(search.text)
+    if search.objective == "mlm" and search.mask is None:
+        language.check(
+            model_name, search.mlm, settings.finetune,
+            usual_length=None if search.mlm.text else task.behavior.max_length,
+        )  # fmt: skip
     given = masks.read(Path(search.mask)) if search.mask else None
     if given is None and "shuffled" not in settings.init:
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,27 @@ from effx import data, progress, scratch
 from effx.artifacts import Checkpoint
 from effx.encoding import Encoder
 from effx.errors import UsageError, one_line
+from effx.manifests import TrainingStage
 from effx.models import checkpoints, families, huggingface, sparse
 from effx.quiet import quiet
 from effx.specs.data import DataLocation
 from effx.specs.kinds import KINDS
-from effx.specs.training import LR_LOTTERY, FinetuneSettings
+from effx.specs.training import LR_LOTTERY, FinetuneSettings, MlmSettings
 from effx.train import mlm, rows
+from effx.train.lottery import blocks
 from effx.train.lottery.masks import FoundMask, MaskedModel, check_fit
+
+USUAL_LENGTH = KINDS["classification"].max_length
+"""Tokens of a passage at most, where no setting says so."""
+
+
+@dataclass(frozen=True)
+class LanguageRound:
+    """What a round of masked language modelling found."""
+
+    found: FoundMask
+    training: TrainingStage
+    """What it took."""
 
 
 def language_round(
@@ -32,8 +47,11 @@ def language_round(
     data_folder: DataLocation,
     text: str | None,
     settings: FinetuneSettings,
-) -> FoundMask:
-    """Train masked language modelling under masks; return masks that set its smallest weights to zero.
+    mlm_rows: str = "passages",
+) -> LanguageRound:
+    """Train masked language modelling under masks, and find those that set its smallest weights to zero.
+
+    It begins with the pretrained weights, the language-modelling head included.
 
     Args:
         task_name: the task whose training texts are used without ``text``.
@@ -43,13 +61,14 @@ def language_round(
         data_folder: as :func:`effx.train.finetune` takes it.
         text: file with one passage per line.
         settings: how to train.
+        mlm_rows: one of :data:`effx.specs.training.MLM_ROWS`; blocks need ``text``.
 
     Raises:
-        UsageError: the model has no language-modelling head, or its tokenizer has no mask token.
+        UsageError: as :func:`language_model`, or the text does not fill a block.
         ArtifactError: the masks do not fit the model.
     """
     training = settings.training
-    form, usual = "texts", KINDS["classification"].max_length
+    form, usual = "texts", USUAL_LENGTH
     if text:
         texts = read_texts(text)
     else:
@@ -61,20 +80,78 @@ def language_round(
     model, tokenizer = language_model(str(model_name))
     max_length = settings.max_length or usual
     checkpoints.check_length(model, max_length)
-    with scratch.folder("tokenizer") as folder:
-        tokenizer.save_pretrained(folder)
-        model.config.save_pretrained(folder)
-        encoded = Encoder(folder, max_length, form=form)(texts)
+    if mlm_rows == "blocks":
+        joined = blocks.join(tokenizer, texts, max_length)
+        encoded, what = joined.encoded, f"blocks of {max_length} tokens"
+        if joined.rest:
+            progress.say_once(
+                f"{text}: {len(encoded):,} {what}; the last {joined.rest} tokens do not fill one and are "
+                "left out."
+            )
+    else:
+        what = "texts"
+        with scratch.folder("tokenizer") as folder:
+            tokenizer.save_pretrained(folder)
+            model.config.save_pretrained(folder)
+            encoded = Encoder(folder, max_length, form=form)(texts)
     if masks is not None:
         check_fit(masks, model)
         sparse.hold(model, masks)
-    mlm.fit(
+    stage = mlm.fit(
         model, tokenizer, encoded, training,
-        f"masked language modelling for {percent} %: {len(encoded)} texts",
+        f"masked language modelling for {percent} %: {len(encoded)} {what}",
         epochs=settings.epochs, lr=training.lr or LR_LOTTERY,
     )  # fmt: skip
+    return LanguageRound(_smallest(model, model_name, percent), stage)
+
+
+def untrained(model_name: str | Path, percent: int) -> FoundMask:
+    """Return masks that set the smallest of a language model's pretrained weights to zero.
+
+    They are those of the matrices that masked language modelling trains: there is no pooler.
+
+    Raises:
+        UsageError: as :func:`language_model`.
+    """
+    model, _ = language_model(str(model_name))
+    return _smallest(model, model_name, percent)
+
+
+def _smallest(model: PreTrainedModel, model_name: str | Path, percent: int) -> FoundMask:
     found = sparse.smallest(sparse.matrices(model.cpu()), percent / 100)
     return FoundMask(found, MaskedModel.of(huggingface.recorded_name(str(model_name)), model))
+
+
+def check(
+    model_name: str, search: MlmSettings, finetune: FinetuneSettings, usual_length: int | None = None
+) -> None:
+    """Check a search by masked language modelling before its first round.
+
+    Args:
+        model_name: the pretrained encoder.
+        search: the text, and how to train.
+        finetune: how tickets are fine-tuned.
+        usual_length: tokens of a row at most where no setting says so; default: that of texts.
+
+    Raises:
+        UsageError: a setting does not fit the text or the model.
+    """
+    if search.mlm_rows == "blocks" and search.text is None:
+        raise UsageError(
+            "mlm_rows blocks joins the passages of a file: give text, or set mlm_rows to passages.",
+            settings=("mlm_rows", "text"),
+        )
+    texts = None if search.text is None else read_texts(search.text)
+    model, tokenizer = language_model(model_name)
+    length = search.rounds(finetune).max_length or usual_length or USUAL_LENGTH
+    limit = checkpoints.position_limit(model)
+    if search.mlm_max_length is not None and length > limit:
+        raise UsageError(
+            f"mlm_max_length {length}: this model reads at most {limit} tokens.", settings="mlm_max_length"
+        )
+    checkpoints.check_length(model, length)
+    if texts is not None and search.mlm_rows == "blocks":
+        blocks.check(tokenizer, texts, length)
 
 
 def language_model(name: str) -> tuple[PreTrainedModel, Any]:
@@ -110,7 +187,7 @@ def language_model(name: str) -> tuple[PreTrainedModel, Any]:
         raise UsageError(f"model {name}: {message}", settings="model") from error
     families.of(model).prepare(model)
     if new:
-        progress.say(
+        progress.say_once(
             f"{huggingface.name_of(name)} has no language-modelling head: a new one is trained in each "
             "round. The mask therefore does not belong to the objective that the model was pretrained with."
         )

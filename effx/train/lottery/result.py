@@ -1,4 +1,4 @@
-"""The result of one fine-tuning of a search for lottery tickets, as the table reads it."""
+"""The results of a search for lottery tickets: of a fine-tuning, as the table reads it, and of a mask."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from effx import records
+from effx import files, records
 from effx.artifacts import Checkpoint
-from effx.errors import ArtifactError, one_line
+from effx.costs import Expense
+from effx.errors import ArtifactError
 
 FULL, GIVEN = "full", "given"
 """Kinds in addition to those of :data:`effx.specs.training.MASK_KINDS`: the full model, and a given mask."""
@@ -75,20 +76,43 @@ class LotteryResult:
 
     @classmethod
     def read(cls, path: Path) -> LotteryResult:
-        """Read a result's file.
-
-        Raises:
-            ArtifactError: the file is missing or damaged.
-        """
-        try:
-            return cls(**records.read_json(path))
-        except (ArtifactError, TypeError) as error:
-            reason = one_line(error, None).rstrip(".")
-            raise ArtifactError(
-                f"{path} cannot be read ({reason}). Delete its folder; the ticket is then trained again."
-            ) from error
+        """Read a result's file; :class:`ArtifactError`: it is missing or damaged."""
+        return records.read_result(cls, path, "the ticket")
 
     @property
     def identity(self) -> tuple[Any, ...]:
         """The same for tickets that differ in their seed alone."""
         return tuple(getattr(self, name) for name in IDENTITY)
+
+
+@dataclass(frozen=True)
+class MaskResult:
+    """Where a mask is from, for the checkpoints that are trained under it."""
+
+    parent: str | None
+    """Digest of the checkpoint that it was found in; None: it was found without one."""
+    expenses: tuple[Expense, ...] | None
+    """What had to be computed for it; None: an earlier version wrote it, and did not record that."""
+
+    def write(self, path: Path) -> None:
+        """Write the result's file."""
+        expenses = None if self.expenses is None else [expense.to_json() for expense in self.expenses]
+        files.write_json(path, {"parent": self.parent, "expenses": expenses})
+
+    @classmethod
+    def read(cls, path: Path) -> MaskResult:
+        """Read a result's file.
+
+        Raises:
+            ArtifactError: the file is missing or damaged.
+        """
+        value = records.read_json(path)
+        try:
+            expenses = value["expenses"]
+            if expenses is not None:
+                expenses = tuple(records.build(Expense, expense, path) for expense in expenses)
+            return cls(value["parent"], expenses)
+        except (KeyError, TypeError) as error:
+            raise ArtifactError(
+                f"{path} is damaged. Delete its folder; the mask is then searched again."
+            ) from error

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from effx.specs.tasks import Task
-from effx.specs.training import LotterySearchSettings
+from effx.specs.training import LotterySearchSettings, MlmSettings
 from effx.stats import runs
 from effx.train import tables
 from effx.train.lottery.result import FULL, IDENTITY, LotteryResult
@@ -63,7 +63,8 @@ def build(
     threshold = None if spread.std is None else spread.mean - spread.std
     rows = [_row(task, group, full, threshold) for group in ordered]
     tables.adjust(rows)
-    left_out = ("sparsity", "kind", "init", "rewind", "seeds", "keep", "text", "mask")
+    left_out = ["sparsity", "kind", "init", "rewind", "seeds", "keep", "text", "mask"]
+    left_out += [] if settings.search.objective == "mlm" else MlmSettings.model_fields
     return {
         "schema": _SCHEMA,
         "task": task.name,

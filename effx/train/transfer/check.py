@@ -9,7 +9,7 @@ from effx.errors import UsageError, nearest
 from effx.models import checkpoints, huggingface, structure
 from effx.specs.data import DataLocation
 from effx.specs.heads import HeadSettings
-from effx.specs.transfer import CONTROLS, FULL, OTHER_SEED, TransferSettings
+from effx.specs.transfer import CONTROLS, FULL, MLM, OTHER_SEED, TransferSettings
 from effx.tickets import plan
 from effx.train import distributed, layer_reduction, loop, source
 from effx.train.lottery import language
@@ -41,10 +41,9 @@ def check(
             )
     finetune = settings.finetune
     loop.choose_precision(finetune.training.precision)
-    if settings.text is not None:
-        language.read_texts(settings.text)
-        language.language_model(model_name)
     huggingface.check_source(model_name)
+    if MLM in settings.controls:
+        language.check(model_name, settings.mlm, finetune)
     for name, location in tasks.items():
         cache: data.Cache = {}
         task = data.resolve(name, location, cache=cache)

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from effx.specs.tasks import Task
+from effx.specs.training import MlmSettings
 from effx.specs.transfer import CONTROLS, FULL, OTHER_SEED, STRUCTURED, TransferSettings
 from effx.stats import runs
 from effx.train import tables
@@ -82,7 +83,7 @@ def build(
     for compared in ("from_full", "from_own"):
         tables.adjust(row[compared] for row in summary if row[compared] is not None)
     tables.adjust(answers)
-    left_out = ("sparsity", "levels", "controls", "seeds", "seed", "keep", "text")
+    left_out = ("sparsity", "levels", "controls", "seeds", "seed", "keep", *MlmSettings.model_fields)
     return {
         "schema": _SCHEMA,
         "model": model,

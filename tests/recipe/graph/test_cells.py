@@ -246,6 +246,7 @@ def code_of_stages(folder: Path, *, backend: str = "onnxruntime", meter: str = "
         ("train/lottery/figure.py", '"#444444"', '"#444445"', {"lottery-table"}),
         ("train/lottery/start.py", "(seed, 17)", "(seed, 19)", {"lottery", "lottery-rewind"}),
         ("train/lottery/language.py", "", "MORE = 1", {"lottery-mask"}),
+        ("train/lottery/blocks.py", "", "MORE = 1", {"lottery-mask"}),
         ("train/tickets/halving.py", '"remaining"', '"left"', {"tickets-rung", "tickets"}),
         ("report/assets/page.css", "{", " {", {"report"}),
         ("report/assets/main.js", "", "// more", {"report"}),

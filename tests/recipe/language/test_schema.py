@@ -165,6 +165,14 @@ def test_ten_mistakes_are_ten_messages_with_their_lines(
             GOOD + "training: {max_steps: 5}\nlottery: {z: {rewind: 5}}\n",
             "line 5: lottery.z.rewind: rewind 5: expected fewer than the 5 steps of a round",
         ),
+        (
+            GOOD + "lottery:\n  z:\n    sparsity: 30\n    mlm_steps: 5\n",
+            "line 7: lottery.z.mlm_steps: mlm_steps is used only with objective mlm",
+        ),
+        (
+            GOOD + "lottery: {z: {objective: mlm, mlm_rows: blocks}}\n",
+            "line 4: lottery.z.mlm_rows: unknown key",
+        ),
         (GOOD + "lottery: {z: {mask: m}}\n", "line 4: lottery.z.mask: unknown key"),
         (GOOD + "lottery: {z: {teacher: full}}\n", "line 4: lottery.z.teacher: unknown key"),
         (
@@ -416,6 +424,10 @@ def test_how_rows_are_read_is_set_at_the_task(tmp_path: Path) -> None:
         (
             "regimes: {a: {max_length: 9999}}",
             "regimes.a.max_length: 9999: model 'm' reads at most 66 tokens.",
+        ),
+        (
+            "lottery: {a: {objective: mlm, mlm_max_length: 9999}}",
+            "lottery.a.mlm_max_length: 9999: model 'm' reads at most 66 tokens.",
         ),
         ("backends: [{backend: onnxruntime, device: zz}]", "unknown onnxruntime device 'zz'"),
         ("backends: [{backend: torch, device: 1e400}]", "unknown torch device 'inf'"),

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import io
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
+from effx.errors import ArtifactError
 from effx.specs.tasks import TASKS
 from effx.specs.training import AdaptationSettings
 from effx.train.adaptation import table
@@ -54,6 +56,13 @@ def test_means_and_comparisons_equal_independent_computations() -> None:
     adjusted = [entry["p_adjusted"] for entry in value["comparisons"] if entry["p"] is not None]
     assert adjusted == pytest.approx(multipletests(p_values, method="holm")[1])
     assert len(value["comparisons"]) == 4 and len(adjusted) == 3
+
+
+def test_a_damaged_result_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "result.json"
+    path.write_text('{"model": "plain", "shares": 0.1}')
+    with pytest.raises(ArtifactError, match="unexpected keyword .* Delete its folder; the model is then"):
+        table.AdaptationResult.read(path)
 
 
 def test_the_order_of_results_does_not_matter_and_nothing_in_the_table_is_a_time() -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from effx import files
+from effx import files, progress
 from effx.artifacts import Checkpoint
 from effx.errors import ArtifactError, UsageError
 from effx.export import export_all
@@ -301,6 +301,7 @@ def test_sparsity_is_recomputed_when_layers_are_removed(
 def test_a_mask_of_masked_language_modelling_can_be_used_for_other_tasks(
     encoders: dict[str, Path], rows_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    progress.say_once.cache_clear()
     text = tmp_path / "text.txt"
     text.write_text("\n".join(f"the film was {word}" for word in ("good", "bad", "dull", "fine") * 10))
     settings = QUICK.replace(objective="mlm", text=str(text))

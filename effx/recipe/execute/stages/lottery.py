@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from pathlib import Path
 
-from effx import files, records
+from effx import files
 from effx.costs import Expense
 from effx.recipe.execute.protocol import CellSpec, StageOutput
 from effx.recipe.execute.stages import common
@@ -16,7 +16,7 @@ from effx.specs.stages import LotteryRoundStage
 def run(cell: CellSpec, out: Path) -> StageOutput:
     """Fine-tune the weights that the settings name under the mask of a cell or a file."""
     from effx.train.lottery import masks, rounds
-    from effx.train.lottery.result import LotteryResult
+    from effx.train.lottery.result import LotteryResult, MaskResult
 
     settings = common.settings(cell, LotteryRoundStage)
     before, mask_cell = cell.source("lottery"), cell.source("lottery-mask")
@@ -26,11 +26,8 @@ def run(cell: CellSpec, out: Path) -> StageOutput:
     if mask_cell is not None:
         mask_file = masks.file_in(mask_cell.artifact)
         digest = files.sha256(mask_file)
-        found = records.read_json(Path(mask_cell.folder) / common.RESULT)
-        parent = found["parent"]
-        expenses = None  # what masked language modelling took is not recorded
-        if found["expenses"] is not None:
-            expenses = tuple(records.build(Expense, each, mask_file) for each in found["expenses"])
+        found = MaskResult.read(Path(mask_cell.folder) / common.RESULT)
+        parent, expenses = found.parent, found.expenses
     elif cell.local_paths.mask is not None:
         mask_file, expenses = Path(cell.local_paths.mask), None
     origin = rounds.MaskOrigin(settings.kind, settings.objective, digest, settings.init, settings.rewind)
