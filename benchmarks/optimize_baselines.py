@@ -50,7 +50,8 @@ from effx.specs.data import DataSettings, DataSource
 from effx.specs.distillation import DistillationSettings
 from effx.specs.levels import Level
 from effx.specs.optimize import OneShotSettings
-from effx.specs.training import FinetuneSettings, PruningSettings
+from effx.specs.tickets import PruningSettings
+from effx.specs.training import FinetuneSettings
 from effx.structure import Structure
 from effx.tickets import plan
 from effx.tickets.scores import Importance

@@ -26,8 +26,11 @@ from effx.demo.pretraining import pretrain
 from effx.encoding import Encoder
 from effx.export import export_all
 from effx.host import identity
+from effx.specs.exits import EarlyExitSettings
 from effx.specs.tasks import TASKS
-from effx.specs.training import EarlyExitSettings, FinetuneSettings, TicketSettings, TokenPruningSettings
+from effx.specs.tickets import TicketSettings
+from effx.specs.tokens import TokenPruningSettings
+from effx.specs.training import FinetuneSettings
 from effx.train import exits, finetune, tokens
 from effx.train.tickets.draw import draw
 

@@ -34,7 +34,7 @@ from effx.artifacts import now
 from effx.host import identity
 from effx.recipe import sweeps
 from effx.recipe.execute.store import CellStore
-from effx.specs.training import TicketSearchSettings
+from effx.specs.tickets import TicketSearchSettings
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,9 @@ from effx.host import identity
 from effx.models import checkpoints, load, prune, save, structure
 from effx.specs.backends import BUILDABLE, get
 from effx.specs.data import DataSettings, DataSource
-from effx.specs.training import EarlyExitSettings, FinetuneSettings, TokenPruningSettings
+from effx.specs.exits import EarlyExitSettings
+from effx.specs.tokens import TokenPruningSettings
+from effx.specs.training import FinetuneSettings
 from effx.specs.variants import parse
 from effx.train import exits, finetune, tokens
 from effx.train.importing import import_model

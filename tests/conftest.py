@@ -192,7 +192,8 @@ def reduced_checkpoint(cache: caches.Cache, checkpoint: Checkpoint) -> Checkpoin
     """``te``: ``tiny`` with a token schedule and two early exits, of which rows take several."""
 
     def build(folder: Path) -> None:
-        from effx.specs.training import EarlyExitSettings, TokenPruningSettings
+        from effx.specs.exits import EarlyExitSettings
+        from effx.specs.tokens import TokenPruningSettings
         from effx.train import exits, tokens
 
         schedule = TokenPruningSettings.of(schedule=(0.9, 0.6, 0.4), epochs=1, lr=1e-3)

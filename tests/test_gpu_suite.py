@@ -28,7 +28,7 @@ from effx.models import evaluate
 from effx.specs.data import DataSource
 from effx.specs.measurement import MeasurementPlan
 from effx.specs.optimize import OptimizeSettings
-from effx.specs.training import TicketSearchSettings
+from effx.specs.tickets import TicketSearchSettings
 from tests.conftest import write_rows
 from tests.meters import fake
 

@@ -13,7 +13,7 @@ from effx.manifests import SparsityRecord, TicketRecord
 from effx.results import Run, StructureSummary
 from effx.specs import variants
 from effx.specs.layer_reduction import TOP
-from effx.specs.training import TICKET_KINDS, PruningSettings
+from effx.specs.tickets import TICKET_KINDS, PruningSettings
 
 _FP32 = "fp32"
 _USUAL = PruningSettings()

@@ -11,9 +11,9 @@ import click
 from effx import files
 from effx.cli import options
 from effx.errors import UsageError
+from effx.specs.adaptation import AdaptationSettings
 from effx.specs.data import DataSource
 from effx.specs.heads import HeadSettings
-from effx.specs.training import AdaptationSettings
 
 
 @click.command("adapt")

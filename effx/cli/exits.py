@@ -9,8 +9,8 @@ import click
 
 from effx.cli import options
 from effx.specs.data import DataSource
+from effx.specs.exits import EarlyExitSettings
 from effx.specs.imports import ImportSettings
-from effx.specs.training import EarlyExitSettings
 
 
 @click.command("exits")

@@ -12,7 +12,7 @@ from effx.cli import options
 from effx.specs import presets
 from effx.specs.data import DataSource
 from effx.specs.heads import HeadSettings
-from effx.specs.training import LotterySearchSettings
+from effx.specs.lottery import LotterySearchSettings
 
 
 @click.command("lottery")

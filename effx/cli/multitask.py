@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from effx.cli import options, several_tasks
-from effx.specs.training import MultitaskSettings
+from effx.specs.multitask import MultitaskSettings
 
 
 @click.command("multitask")

@@ -13,7 +13,7 @@ from effx.specs.data import DataSource
 from effx.specs.heads import HeadSettings
 from effx.specs.presets import PRESETS
 from effx.specs.presets import preset as preset_settings
-from effx.specs.training import TicketSearchSettings
+from effx.specs.tickets import TicketSearchSettings
 
 
 @click.command("tickets")

@@ -10,7 +10,7 @@ import click
 from effx.cli import options
 from effx.specs.data import DataSource
 from effx.specs.imports import ImportSettings
-from effx.specs.training import TokenPruningSettings
+from effx.specs.tokens import TokenPruningSettings
 
 
 @click.command("tokens")

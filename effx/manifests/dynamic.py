@@ -9,7 +9,8 @@ from pydantic import model_validator
 from effx.manifests.fields import Positive, Scores, Share
 from effx.records import Record
 from effx.specs.exit_rules import ExitPoint, ExitRule
-from effx.specs.training import EXIT_MODES, TOKEN_RULES
+from effx.specs.exits import EXIT_MODES
+from effx.specs.tokens import TOKEN_RULES
 
 
 class ExitTarget(Record):

@@ -14,7 +14,8 @@ from pydantic import AfterValidator, Field, PlainSerializer, PlainValidator
 from effx.errors import UsageError
 from effx.specs.data import DataRecord
 from effx.specs.tasks import TASKS, Task
-from effx.specs.training import POOLINGS, check_shares
+from effx.specs.tokens import check_shares
+from effx.specs.training import POOLINGS
 from effx.stats.metrics import METRICS
 from effx.structure import Structure
 

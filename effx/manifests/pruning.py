@@ -115,10 +115,10 @@ class SparsityRecord(Record):
     mask: Digest | None = None
     """SHA-256 of the mask's file; None: nothing is masked, or the mask was not written to a file."""
     kind: str | None = None
-    """How the mask was found, one of :data:`effx.specs.training.MASK_KINDS`; None: nothing is masked, the
+    """How the mask was found, one of :data:`effx.specs.lottery.MASK_KINDS`; None: nothing is masked, the
     mask was given as a file, or the checkpoint is older than kinds."""
     init: str = "pretrained"
-    """Which weights were fine-tuned under the mask, one of :data:`effx.specs.training.START_WEIGHTS`."""
+    """Which weights were fine-tuned under the mask, one of :data:`effx.specs.lottery.START_WEIGHTS`."""
     rewind: Positive | None = None
     """Optimizer steps of the first fine-tuning that the weights were reset to; None: to ``init``."""
 

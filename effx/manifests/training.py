@@ -12,14 +12,11 @@ from effx.costs import Cost, total
 from effx.manifests.fields import Count, Digest, Positive
 from effx.records import Record
 from effx.specs.distillation import DistillationSettings
+from effx.specs.exits import EarlyExitSettings
+from effx.specs.multitask import MultitaskSettings
 from effx.specs.settings import Settings
-from effx.specs.training import (
-    PRECISIONS,
-    EarlyExitSettings,
-    FinetuneSettings,
-    MultitaskSettings,
-    TokenPruningSettings,
-)
+from effx.specs.tokens import TokenPruningSettings
+from effx.specs.training import PRECISIONS, FinetuneSettings
 
 
 class DistillationRecord(Record):

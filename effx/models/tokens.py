@@ -26,7 +26,7 @@ from effx.errors import UsageError
 from effx.models import families
 from effx.models.stream import Stream
 from effx.models.structure import record, structure
-from effx.specs.training import check_shares
+from effx.specs.tokens import check_shares
 from effx.structure import Structure
 
 _PARTS = 1000  # shares are rounded to thousandths

@@ -13,6 +13,7 @@ from effx.export.build import refusal
 from effx.optimize import choosing, predicted_labels
 from effx.specs import backends, exit_rules, variants
 from effx.specs.data import DataLocation, DataSource
+from effx.specs.exits import EarlyExitSettings
 from effx.specs.measurement import BuiltFor
 from effx.specs.optimize import (
     ALSO_PARTS,
@@ -23,7 +24,6 @@ from effx.specs.optimize import (
     OptimizeSettings,
 )
 from effx.specs.tasks import Task
-from effx.specs.training import EarlyExitSettings
 from effx.stats import noninferiority
 from effx.train.source import check_trainable
 

@@ -27,10 +27,12 @@ from effx.recipe.graph.cells import CellBuilder
 from effx.recipe.graph.digests import Digests
 from effx.recipe.graph.plan import Artifacts, CellPlan
 from effx.recipe.language.recipe import ModelEntry, Recipe, TaskEntry
+from effx.specs.adaptation import AdaptationSettings
 from effx.specs.data import DataLocation, DataSettings, DataSource
 from effx.specs.distillation import GivenTeacher
 from effx.specs.heads import HeadSettings
-from effx.specs.training import AdaptationSettings, LotterySearchSettings, TicketSearchSettings
+from effx.specs.lottery import LotterySearchSettings
+from effx.specs.tickets import TicketSearchSettings
 from effx.specs.transfer import TransferSettings
 
 

@@ -6,14 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from effx.errors import UsageError, unknown
-from effx.specs.training import (
-    LR_LOTTERY,
-    FinetuneSettings,
-    LotterySearchSettings,
-    MaskSearchSettings,
-    MlmSettings,
-    TrainingSettings,
-)
+from effx.specs.lottery import LR_LOTTERY, LotterySearchSettings, MaskSearchSettings, MlmSettings
+from effx.specs.training import FinetuneSettings, TrainingSettings
 from effx.specs.transfer import MLM
 
 PRESETS: dict[str, FinetuneSettings] = {

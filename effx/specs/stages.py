@@ -22,24 +22,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from effx.specs.adaptation import AdaptationSettings
 from effx.specs.distillation import DistillationSettings
+from effx.specs.exits import EarlyExitSettings
 from effx.specs.heads import HeadSettings
+from effx.specs.lottery import LotterySearchSettings, LotterySettings
 from effx.specs.measurement import BuiltFor, MeasurementPlan
+from effx.specs.multitask import MultitaskSettings
 from effx.specs.optimize import OneShotSettings, OptimizeSettings
 from effx.specs.settings import Settings
-from effx.specs.training import (
-    AdaptationSettings,
-    EarlyExitSettings,
-    FinetuneSettings,
-    LevelField,
-    LotterySearchSettings,
-    LotterySettings,
-    MultitaskSettings,
-    TicketSearchSettings,
-    TicketSettings,
-    TokenPruningSettings,
-    TrainingSettings,
-)
+from effx.specs.tickets import LevelField, TicketSearchSettings, TicketSettings
+from effx.specs.tokens import TokenPruningSettings
+from effx.specs.training import FinetuneSettings, TrainingSettings
 from effx.specs.transfer import TransferRun, TransferSettings
 from effx.specs.variants import CALIBRATION_ROWS
 
@@ -97,7 +91,7 @@ class LotteryMaskStage(Settings):
     text_digest: str | None = None
     """SHA-256 of the file of passages; None: the task's training texts."""
     mlm_rows: str = "passages"
-    """What masked language modelling trains on, as in :class:`effx.specs.training.MlmSettings`."""
+    """What masked language modelling trains on, as in :class:`effx.specs.lottery.MlmSettings`."""
     head: HeadSettings = HeadSettings()
     finetune: FinetuneSettings = FinetuneSettings()
     """Of masks that are not found in a checkpoint: how to train, or the layers and the seed."""

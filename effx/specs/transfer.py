@@ -9,19 +9,11 @@ from pydantic import Field, model_validator
 
 from effx.errors import UsageError
 from effx.specs.levels import Level
+from effx.specs.lottery import LR_LOTTERY, LotterySettings, MlmSettings, Sparsity
+from effx.specs.multitask import TaskLimit
 from effx.specs.settings import OneOf, Settings, wrong
-from effx.specs.training import (
-    LR_LOTTERY,
-    Count,
-    FinetuneSettings,
-    Levels,
-    LotterySettings,
-    MlmSettings,
-    PruningSettings,
-    Sparsity,
-    TaskLimit,
-    TicketSettings,
-)
+from effx.specs.tickets import Levels, PruningSettings, TicketSettings
+from effx.specs.training import Count, FinetuneSettings
 
 RANDOM, ONE_SHOT, MLM = "random", "one-shot", "mlm"
 CONTROLS = (RANDOM, ONE_SHOT, MLM)

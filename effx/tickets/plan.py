@@ -16,7 +16,7 @@ import numpy as np
 from effx.errors import UsageError, unknown
 from effx.manifests import RemovedCounts
 from effx.specs.levels import Level
-from effx.specs.training import GRANULARITIES
+from effx.specs.tickets import GRANULARITIES
 from effx.structure import Structure
 from effx.tickets.scores import Importance
 
@@ -69,7 +69,7 @@ def removal(
         level: how much is pruned, in percent of ``available``.
         kind: one of :data:`KINDS`.
         min_heads: minimum number of heads that remain in each layer; FFNs have no such limit.
-        granularity: one of :data:`effx.specs.training.GRANULARITIES`.
+        granularity: one of :data:`effx.specs.tickets.GRANULARITIES`.
         seed: of the order of kind ``random``; a lower level of the same seed prunes a subset.
         counts: how many heads, and FFNs or neurons, are pruned, instead of the level's; see :func:`rounds`.
 
@@ -117,7 +117,7 @@ def rounds(available: Structure, level: Level, granularity: str, n: int) -> list
     Args:
         available: the model's structure before the first round.
         level: how much is pruned, in percent of ``available``.
-        granularity: one of :data:`effx.specs.training.GRANULARITIES`.
+        granularity: one of :data:`effx.specs.tickets.GRANULARITIES`.
         n: rounds, at least 1.
     """
     heads, others = _counts(available, level, granularity)

@@ -37,8 +37,9 @@ from effx.manifests import (
 from effx.models import add_ramps, evaluate, exits, reference, structure
 from effx.specs import exit_calibration, exit_rules
 from effx.specs.data import DataLocation
+from effx.specs.exits import EarlyExitSettings
 from effx.specs.tasks import Task
-from effx.specs.training import MAX_DROP, EarlyExitSettings
+from effx.specs.training import MAX_DROP
 from effx.stats import intervals, noninferiority
 from effx.stats.metrics import METRICS, Metric
 from effx.train import loop, output, shift

@@ -25,8 +25,10 @@ from effx.manifests import (
 )
 from effx.models import checkpoints, evaluate, sparse, structure
 from effx.specs.data import DataLocation, DataRecord
+from effx.specs.exits import EarlyExitSettings
 from effx.specs.tasks import Task
-from effx.specs.training import EarlyExitSettings, TokenPruningSettings, TrainingSettings
+from effx.specs.tokens import TokenPruningSettings
+from effx.specs.training import TrainingSettings
 from effx.train import distributed, loop
 from effx.train.distillation import Distillation, Teacher
 from effx.train.rows import left_out, split, validation_facts

@@ -34,7 +34,7 @@ from effx.manifests import ProvenLoss, TokensCalibration, TokensRecord, TokensTa
 from effx.models import evaluate, forward, reference, structure
 from effx.models import tokens as schedules
 from effx.specs.data import DataLocation
-from effx.specs.training import TokenPruningSettings
+from effx.specs.tokens import TokenPruningSettings
 from effx.stats import noninferiority
 from effx.stats.metrics import METRICS, Metric
 from effx.train import loop, output, shift

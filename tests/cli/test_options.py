@@ -10,18 +10,23 @@ import pytest
 from click.testing import CliRunner
 
 from effx.cli import options
-from effx.specs import meters, training
+from effx.specs import meters
+from effx.specs.exits import EarlyExitSettings
+from effx.specs.lottery import LotterySettings
 from effx.specs.settings import Settings, leaves
+from effx.specs.tickets import TicketSearchSettings
+from effx.specs.tokens import TokenPruningSettings
+from effx.specs.training import FinetuneSettings
 
 
 @pytest.mark.parametrize(
     "kind",
     [
-        training.FinetuneSettings,
-        training.TicketSearchSettings,
-        training.LotterySettings,
-        training.TokenPruningSettings,
-        training.EarlyExitSettings,
+        FinetuneSettings,
+        TicketSearchSettings,
+        LotterySettings,
+        TokenPruningSettings,
+        EarlyExitSettings,
     ],
 )
 def test_every_setting_has_an_option_with_its_default(kind: type[Settings]) -> None:
@@ -40,10 +45,10 @@ def test_every_setting_has_an_option_with_its_default(kind: type[Settings]) -> N
 
 def test_options_become_settings() -> None:
     @click.command()
-    @options.of(training.TicketSearchSettings, without=("keep",))
+    @options.of(TicketSearchSettings, without=("keep",))
     @click.pass_context
     def command(context: click.Context, /, **values: Any) -> None:
-        settings = training.TicketSearchSettings.of(**options.given(context, values))
+        settings = TicketSearchSettings.of(**options.given(context, values))
         assert [level.text for level in settings.levels] == ["10", "20", "30", "5/10"]
         assert settings.kinds == ("winning", "random")
         assert settings.finetune.training.lr == 1e-3

@@ -100,7 +100,7 @@ def test_stripped_plan_is_small_and_matches_the_complete_plan(checkpoint: Checkp
 def test_early_exit_with_compaction_matches_the_cpu_engine(
     checkpoint: Checkpoint, tmp_path: Path, backend: str
 ) -> None:
-    from effx.specs.training import EarlyExitSettings
+    from effx.specs.exits import EarlyExitSettings
     from effx.train import exits
 
     settings = EarlyExitSettings.of(epochs=1, depth=2.0, rule="max-probability")

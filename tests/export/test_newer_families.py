@@ -17,7 +17,10 @@ from effx.export import export
 from effx.export.source import ExportSource
 from effx.host import cpu
 from effx.models import evaluate, structure
-from effx.specs.training import EarlyExitSettings, FinetuneSettings, TicketSettings, TokenPruningSettings
+from effx.specs.exits import EarlyExitSettings
+from effx.specs.tickets import TicketSettings
+from effx.specs.tokens import TokenPruningSettings
+from effx.specs.training import FinetuneSettings
 from effx.specs.variants import parse
 from effx.train import exits, finetune, tokens
 from effx.train.tickets.draw import draw

@@ -24,8 +24,10 @@ from effx.host import cpu
 from effx.models import exits as ramps
 from effx.models import families, infer, load, prune
 from effx.specs import variants
+from effx.specs.exits import EarlyExitSettings
 from effx.specs.runtime import RuntimeSettings
-from effx.specs.training import EarlyExitSettings, FinetuneSettings, TokenPruningSettings
+from effx.specs.tokens import TokenPruningSettings
+from effx.specs.training import FinetuneSettings
 from effx.train import exits, finetune, tokens
 from tests.conftest import REDUCED_VARIANTS
 from tests.models import tiny

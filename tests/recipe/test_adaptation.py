@@ -13,9 +13,10 @@ from effx.cli import run
 from effx.errors import UsageError
 from effx.recipe import sweeps
 from effx.recipe.execute.store import CellStore
+from effx.specs.adaptation import AdaptationSettings
 from effx.specs.heads import HeadSettings
 from effx.specs.tasks import TASKS
-from effx.specs.training import AdaptationSettings, TrainingSettings
+from effx.specs.training import TrainingSettings
 from effx.train import finetune
 from effx.train.rows import chosen
 

@@ -14,7 +14,7 @@ from effx.recipe.execute.stages import multitask as stage
 from effx.recipe.graph.plan import CellPlan
 from effx.recipe.language.schema import RecipeError
 from effx.results import find
-from effx.specs.training import MultitaskSettings
+from effx.specs.multitask import MultitaskSettings
 from effx.train import loop
 from tests.conftest import write_rows
 from tests.train.multitask.test_run import data_folders, weights

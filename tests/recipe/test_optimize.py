@@ -28,8 +28,10 @@ from effx.recipe.graph.cells import CellBuilder
 from effx.recipe.graph.plan import Artifacts
 from effx.recipe.language.recipe import BackendEntry
 from effx.specs.data import DataSettings, DataSource
+from effx.specs.exits import EarlyExitSettings
 from effx.specs.optimize import OptimizeSettings
-from effx.specs.training import EarlyExitSettings, FinetuneSettings, TokenPruningSettings
+from effx.specs.tokens import TokenPruningSettings
+from effx.specs.training import FinetuneSettings
 from effx.specs.workloads import SINGLE_STREAM
 from effx.train import rows as row_numbers
 from effx.train import tokens

@@ -33,7 +33,7 @@ from effx.specs.heads import HeadSettings
 from effx.specs.levels import Level
 from effx.specs.presets import preset
 from effx.specs.tasks import TASKS
-from effx.specs.training import TicketSearchSettings
+from effx.specs.tickets import TicketSearchSettings
 from effx.tickets import scores as score_files
 from effx.tickets.plan import removal
 from effx.train import importance

@@ -7,21 +7,15 @@ from typing import Any
 import pytest
 
 from effx.errors import UsageError
-from effx.specs import training
+from effx.specs import tickets, training
+from effx.specs.exits import EarlyExitSettings
 from effx.specs.levels import Level
+from effx.specs.lottery import LotterySearchSettings, LotterySettings, MlmSettings
 from effx.specs.presets import MASK_PRESETS, PRESETS, preset, search_values, transfer_values
 from effx.specs.settings import Settings, leaves
-from effx.specs.training import (
-    EarlyExitSettings,
-    FinetuneSettings,
-    LotterySearchSettings,
-    LotterySettings,
-    MlmSettings,
-    TicketSearchSettings,
-    TicketSettings,
-    TokenPruningSettings,
-    TrainingSettings,
-)
+from effx.specs.tickets import TicketSearchSettings, TicketSettings
+from effx.specs.tokens import TokenPruningSettings
+from effx.specs.training import FinetuneSettings, TrainingSettings
 from effx.specs.transfer import TransferSettings
 
 EVERY = (FinetuneSettings, TicketSettings, TicketSearchSettings, LotterySettings, LotterySearchSettings,
@@ -277,6 +271,6 @@ def test_every_choice_has_its_code() -> None:
     from effx.train import importance, loop
 
     assert tuple(loop.OPTIMIZERS) == training.OPTIMIZERS
-    assert tuple(importance.METHODS) == training.IMPORTANCE_METHODS
-    assert tuple(plan.KINDS) == training.TICKET_KINDS
+    assert tuple(importance.METHODS) == tickets.IMPORTANCE_METHODS
+    assert tuple(plan.KINDS) == tickets.TICKET_KINDS
     assert tuple(exits.POOLINGS) == training.POOLINGS

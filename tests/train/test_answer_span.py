@@ -24,7 +24,8 @@ from effx.profile import record
 from effx.profile.worker import Worker
 from effx.specs.data import DataSettings, DataSource
 from effx.specs.imports import ImportSettings
-from effx.specs.training import FinetuneSettings, TicketSettings
+from effx.specs.tickets import TicketSettings
+from effx.specs.training import FinetuneSettings
 from effx.specs.workloads import SINGLE_STREAM, Workload
 from effx.train import finetune, importance, loop
 from effx.train.importing import import_model

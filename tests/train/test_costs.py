@@ -18,7 +18,10 @@ from effx.meters import running
 from effx.meters.running import Requested
 from effx.recipe import sweeps
 from effx.specs.distillation import DistillationSettings
-from effx.specs.training import EarlyExitSettings, FinetuneSettings, LotterySearchSettings, TicketSettings
+from effx.specs.exits import EarlyExitSettings
+from effx.specs.lottery import LotterySearchSettings
+from effx.specs.tickets import TicketSettings
+from effx.specs.training import FinetuneSettings
 from effx.train import exits, finetune
 from effx.train.distillation import Distillation
 from effx.train.segment import PausedState, RunSegment

@@ -24,7 +24,9 @@ from effx.recipe import load as load_recipe
 from effx.recipe import plan
 from effx.specs.data import DataSettings, DataSource
 from effx.specs.distillation import DistillationSettings
-from effx.specs.training import EarlyExitSettings, FinetuneSettings, TokenPruningSettings
+from effx.specs.exits import EarlyExitSettings
+from effx.specs.tokens import TokenPruningSettings
+from effx.specs.training import FinetuneSettings
 from effx.structure import Layer, Structure
 from effx.train import exits, finetune, loop, tokens
 from effx.train.distillation import Distillation, HeadLoss, Teacher, matching

@@ -25,11 +25,13 @@ from effx.models import add_ramps, checkpoints, evaluate, load, pretrained, prun
 from effx.models.losses import LOSSES
 from effx.profile.worker import Worker
 from effx.specs.data import DataSettings, DataSource
+from effx.specs.exits import EarlyExitSettings
 from effx.specs.foreign import ForeignSettings
 from effx.specs.imports import ImportSettings
 from effx.specs.kinds import KINDS
 from effx.specs.tasks import Task
-from effx.specs.training import EarlyExitSettings, TicketSettings, TokenPruningSettings
+from effx.specs.tickets import TicketSettings
+from effx.specs.tokens import TokenPruningSettings
 from effx.specs.workloads import SINGLE_STREAM, Workload
 from effx.train import exits, importance, loop, tokens
 from effx.train.importing import import_model

@@ -18,14 +18,10 @@ from effx.manifests import ExitCalibration, RemovedCounts, TicketRecord, Trainin
 from effx.models import add_ramps, checkpoints, evaluate, load, prune, save, structure
 from effx.models.exits import rule_of
 from effx.specs import exit_rules
+from effx.specs.exits import EXIT_MODES, EarlyExitSettings
 from effx.specs.tasks import get
-from effx.specs.training import (
-    EXIT_MODES,
-    EarlyExitSettings,
-    FinetuneSettings,
-    TokenPruningSettings,
-    TrainingSettings,
-)
+from effx.specs.tokens import TokenPruningSettings
+from effx.specs.training import FinetuneSettings, TrainingSettings
 from effx.train import exits, finetune, tokens
 from effx.train.rows import held_out, rows_digest, split
 

@@ -19,10 +19,13 @@ from effx.errors import ArtifactError, UsageError
 from effx.export import export
 from effx.manifests import LayerReductionRecord
 from effx.models import evaluate, infer, load, prune, structure
+from effx.specs.exits import EarlyExitSettings
 from effx.specs.families import LAST_LAYERS_ONLY
 from effx.specs.layer_reduction import CONTRIBUTION, STRATEGIES, remaining
 from effx.specs.tasks import TASKS
-from effx.specs.training import EarlyExitSettings, FinetuneSettings, TicketSettings, TokenPruningSettings
+from effx.specs.tickets import TicketSettings
+from effx.specs.tokens import TokenPruningSettings
+from effx.specs.training import FinetuneSettings
 from effx.tickets import scores as score_files
 from effx.train import exits, finetune, tokens
 from effx.train import rows as training_rows

@@ -20,7 +20,9 @@ from effx.errors import ArtifactError, UsageError
 from effx.export.plan import export_all
 from effx.models import checkpoints, evaluate
 from effx.profile import record
-from effx.specs.training import EarlyExitSettings, FinetuneSettings, TokenPruningSettings
+from effx.specs.exits import EarlyExitSettings
+from effx.specs.tokens import TokenPruningSettings
+from effx.specs.training import FinetuneSettings
 from effx.specs.workloads import SINGLE_STREAM
 from effx.train import exits, finetune, importance, loop, tokens
 from effx.train.importing import import_model

@@ -21,9 +21,11 @@ from effx.export import parity
 from effx.models import checkpoints, evaluate, load
 from effx.profile.worker import Worker
 from effx.specs.data import DataSettings, DataSource
+from effx.specs.exits import EarlyExitSettings
 from effx.specs.kinds import KINDS
 from effx.specs.tasks import Task
-from effx.specs.training import EarlyExitSettings, TicketSettings, TokenPruningSettings
+from effx.specs.tickets import TicketSettings
+from effx.specs.tokens import TokenPruningSettings
 from effx.specs.workloads import SINGLE_STREAM, Workload
 from effx.stats import bootstrap, noninferiority
 from effx.stats.metrics import METRICS, ndcg, reciprocal_rank

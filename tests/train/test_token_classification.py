@@ -23,13 +23,11 @@ from effx.models import checkpoints, evaluate, exits, families
 from effx.models import tokens as schedules
 from effx.profile import record
 from effx.profile.worker import Worker
+from effx.specs.exits import EarlyExitSettings
 from effx.specs.imports import ImportSettings
-from effx.specs.training import (
-    EarlyExitSettings,
-    FinetuneSettings,
-    TicketSettings,
-    TokenPruningSettings,
-)
+from effx.specs.tickets import TicketSettings
+from effx.specs.tokens import TokenPruningSettings
+from effx.specs.training import FinetuneSettings
 from effx.specs.workloads import SINGLE_STREAM, Workload
 from effx.train import exits as train_exits
 from effx.train import finetune, importance, loop, tokens

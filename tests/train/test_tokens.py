@@ -11,13 +11,9 @@ from effx.artifacts import Checkpoint
 from effx.encoding import Encoder
 from effx.errors import UsageError
 from effx.models import add_ramps, checkpoints, evaluate, load, save, structure
-from effx.specs.training import (
-    TOKEN_RULES,
-    EarlyExitSettings,
-    FinetuneSettings,
-    TokenPruningSettings,
-    TrainingSettings,
-)
+from effx.specs.exits import EarlyExitSettings
+from effx.specs.tokens import TOKEN_RULES, TokenPruningSettings
+from effx.specs.training import FinetuneSettings, TrainingSettings
 from effx.stats import intervals
 from effx.train import exits, finetune, tokens
 from effx.train import source as sources

@@ -11,8 +11,9 @@ from typing import Any
 from effx.recipe.graph.cells import CellBuilder, data_paths
 from effx.recipe.graph.chains import joined
 from effx.recipe.language.recipe import ModelEntry, TaskEntry
+from effx.specs.adaptation import AdaptationSettings
 from effx.specs.stages import AdaptationStage, AdaptStage
-from effx.specs.training import AdaptationSettings, rows_share_text
+from effx.specs.training import rows_share_text
 
 
 def add(

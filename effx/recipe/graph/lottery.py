@@ -27,6 +27,7 @@ from effx.recipe.graph.chains import joined
 from effx.recipe.language.recipe import ModelEntry, TaskEntry
 from effx.specs.distillation import GivenTeacher
 from effx.specs.heads import HeadSettings
+from effx.specs.lottery import SPARSITY_STEP, LotterySearchSettings, LotterySettings, rewind_refusal
 from effx.specs.settings import Settings
 from effx.specs.stages import (
     LotteryMaskStage,
@@ -34,13 +35,7 @@ from effx.specs.stages import (
     LotteryRoundStage,
     LotteryTableStage,
 )
-from effx.specs.training import (
-    SPARSITY_STEP,
-    FinetuneSettings,
-    LotterySearchSettings,
-    LotterySettings,
-    rewind_refusal,
-)
+from effx.specs.training import FinetuneSettings
 
 ITERATIVE = ("imp", "standard")
 """Kinds whose masks are found in the checkpoints of rounds."""

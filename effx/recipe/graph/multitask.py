@@ -10,8 +10,8 @@ from typing import Any
 from effx.recipe.execute.protocol import LocalPaths
 from effx.recipe.graph.cells import Cell, CellBuilder, data_paths
 from effx.recipe.language.recipe import ModelEntry, StageEntry
+from effx.specs.multitask import MultitaskSettings
 from effx.specs.stages import MultitaskCheckpointStage, MultitaskStage
-from effx.specs.training import MultitaskSettings
 
 
 def add(

@@ -26,6 +26,7 @@ from effx.recipe.execute.stages import common
 from effx.recipe.graph.cells import Cell, CellBuilder
 from effx.recipe.graph.plan import Artifacts
 from effx.recipe.language.recipe import TaskEntry
+from effx.specs.exits import EarlyExitSettings
 from effx.specs.measurement import BuiltFor, MeasurementPlan
 from effx.specs.optimize import ALSO_PARTS, EXITS, OptimizeSettings
 from effx.specs.settings import Settings
@@ -43,7 +44,8 @@ from effx.specs.stages import (
     ReportStage,
     TokensStage,
 )
-from effx.specs.training import EarlyExitSettings, FinetuneSettings, TokenPruningSettings
+from effx.specs.tokens import TokenPruningSettings
+from effx.specs.training import FinetuneSettings
 
 if TYPE_CHECKING:
     from effx.optimize.check import Checked

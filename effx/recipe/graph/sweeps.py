@@ -35,7 +35,7 @@ from effx.specs.stages import (
     TicketsStage,
     TicketStage,
 )
-from effx.specs.training import TicketSearchSettings
+from effx.specs.tickets import TicketSearchSettings
 
 WINNING = "winning"
 

@@ -22,8 +22,8 @@ from effx.recipe.graph.chains import joined
 from effx.recipe.graph.lottery import LotteryTicket, Names, search_names
 from effx.recipe.language.recipe import ModelEntry, TaskEntry
 from effx.specs.levels import Level
+from effx.specs.lottery import SPARSITY_STEP, LotterySettings, MlmSettings
 from effx.specs.stages import TicketsScoresStage, TicketStage, TransferTableStage
-from effx.specs.training import SPARSITY_STEP, LotterySettings, MlmSettings
 from effx.specs.transfer import (
     FULL,
     MLM,

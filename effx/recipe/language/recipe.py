@@ -19,19 +19,13 @@ from effx.specs.data import DataSettings, DataSource
 from effx.specs.distillation import DistillationSettings
 from effx.specs.heads import HeadSettings
 from effx.specs.levels import SUPER, Level
+from effx.specs.lottery import LotterySettings
 from effx.specs.measurement import BuiltFor, MeasurementPlan
 from effx.specs.presets import PRESETS
 from effx.specs.settings import OneOf, Parsed, Seed, Settings, leaves, wrong
 from effx.specs.stages import SECTIONS, StageSpec
-from effx.specs.training import (
-    Count,
-    LotterySettings,
-    NotNegative,
-    Positive,
-    TicketSearchSettings,
-    TicketSettings,
-    TrainingSettings,
-)
+from effx.specs.tickets import TicketSearchSettings, TicketSettings
+from effx.specs.training import Count, NotNegative, Positive, TrainingSettings
 from effx.specs.variants import CALIBRATION_ROWS
 
 DEMO_MODEL = "demo"

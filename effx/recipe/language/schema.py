@@ -42,20 +42,17 @@ from effx.recipe.language.recipe import (
 )
 from effx.specs import backends, exit_rules, settings, variants
 from effx.specs.backends import BUILDABLE
+from effx.specs.exits import EarlyExitSettings
 from effx.specs.kinds import KINDS
 from effx.specs.layer_reduction import TOP
 from effx.specs.levels import SUPER
+from effx.specs.lottery import rewind_refusal
+from effx.specs.multitask import MultitaskSettings
 from effx.specs.settings import Settings
 from effx.specs.stages import SECTIONS
 from effx.specs.tasks import NAME, NAMING, TASKS, Task
-from effx.specs.training import (
-    EarlyExitSettings,
-    FinetuneSettings,
-    MultitaskSettings,
-    TicketSettings,
-    rewind_refusal,
-    steps_of,
-)
+from effx.specs.tickets import TicketSettings
+from effx.specs.training import FinetuneSettings, steps_of
 
 _LABELLED: Mapping[str, type[Settings]] = {"tasks": TaskEntry, "models": ModelEntry, **ENTRIES}
 _GROUPED: Mapping[str, type[Settings]] = {

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from effx import data
 from effx.errors import UsageError
 from effx.models import checkpoints, huggingface
+from effx.specs.adaptation import AdaptationSettings
 from effx.specs.data import DataLocation
 from effx.specs.heads import HeadSettings
-from effx.specs.training import AdaptationSettings, rows_share_text
+from effx.specs.training import rows_share_text
 from effx.train import distributed, layer_reduction, loop, rows, source
 
 

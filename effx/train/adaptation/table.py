@@ -14,8 +14,9 @@ from typing import Any
 
 from effx import records
 from effx.artifacts import Checkpoint
+from effx.specs.adaptation import AdaptationSettings
 from effx.specs.tasks import Task
-from effx.specs.training import AdaptationSettings, rows_share_text
+from effx.specs.training import rows_share_text
 from effx.stats import runs
 from effx.train import tables
 

@@ -9,7 +9,7 @@ from effx.errors import UsageError
 from effx.models import huggingface
 from effx.specs.data import DataLocation
 from effx.specs.heads import HeadSettings
-from effx.specs.training import LotterySearchSettings
+from effx.specs.lottery import LotterySearchSettings
 from effx.train import distributed, source
 from effx.train.layer_reduction import reduce_by_position
 from effx.train.lottery import language, masks, start

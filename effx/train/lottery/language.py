@@ -20,7 +20,8 @@ from effx.models import checkpoints, families, huggingface, sparse
 from effx.quiet import quiet
 from effx.specs.data import DataLocation
 from effx.specs.kinds import KINDS
-from effx.specs.training import LR_LOTTERY, FinetuneSettings, MlmSettings
+from effx.specs.lottery import LR_LOTTERY, MlmSettings
+from effx.specs.training import FinetuneSettings
 from effx.train import mlm, rows
 from effx.train.lottery import blocks
 from effx.train.lottery.masks import FoundMask, MaskedModel, check_fit
@@ -61,7 +62,7 @@ def language_round(
         data_folder: as :func:`effx.train.finetune` takes it.
         text: file with one passage per line.
         settings: how to train.
-        mlm_rows: one of :data:`effx.specs.training.MLM_ROWS`; blocks need ``text``.
+        mlm_rows: one of :data:`effx.specs.lottery.MLM_ROWS`; blocks need ``text``.
 
     Raises:
         UsageError: as :func:`language_model`, or the text does not fill a block.

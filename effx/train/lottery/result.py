@@ -12,7 +12,7 @@ from effx.costs import Expense
 from effx.errors import ArtifactError
 
 FULL, GIVEN = "full", "given"
-"""Kinds in addition to those of :data:`effx.specs.training.MASK_KINDS`: the full model, and a given mask."""
+"""Kinds in addition to those of :data:`effx.specs.lottery.MASK_KINDS`: the full model, and a given mask."""
 IDENTITY = ("label", "kind", "objective", "init", "rewind", "percent")
 """What tickets of one row have in common."""
 

@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
+from effx.specs.lottery import LotterySearchSettings, MlmSettings
 from effx.specs.tasks import Task
-from effx.specs.training import LotterySearchSettings, MlmSettings
 from effx.stats import runs
 from effx.train import tables
 from effx.train.lottery.result import FULL, IDENTITY, LotteryResult

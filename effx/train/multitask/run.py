@@ -43,8 +43,9 @@ from effx.models import checkpoints, evaluate, families, heads, huggingface, poo
 from effx.models.structure import full
 from effx.specs.data import DataLocation, DataRecord
 from effx.specs.heads import HeadSettings
+from effx.specs.multitask import MultitaskSettings
 from effx.specs.tasks import Task
-from effx.specs.training import MultitaskSettings, TrainingSettings
+from effx.specs.training import TrainingSettings
 from effx.stats.metrics import mean_score
 from effx.structure import Structure
 from effx.train import distributed, loop, output, rows, source, understood

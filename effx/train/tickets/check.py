@@ -10,7 +10,7 @@ from effx.errors import UsageError
 from effx.models import checkpoints, huggingface, structure
 from effx.specs.data import DataLocation
 from effx.specs.heads import HeadSettings
-from effx.specs.training import TicketSearchSettings
+from effx.specs.tickets import TicketSearchSettings
 from effx.structure import Structure
 from effx.tickets import plan
 from effx.tickets import scores as score_files

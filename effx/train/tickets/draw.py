@@ -27,7 +27,8 @@ from effx.specs.data import DataLocation
 from effx.specs.heads import HeadSettings
 from effx.specs.levels import SUPER
 from effx.specs.tasks import Task
-from effx.specs.training import PruningSettings, TicketSettings, TrainingSettings
+from effx.specs.tickets import PruningSettings, TicketSettings
+from effx.specs.training import TrainingSettings
 from effx.structure import Structure
 from effx.tickets import plan
 from effx.tickets import scores as score_files

@@ -16,7 +16,7 @@ import numpy as np
 
 from effx.specs.levels import Level
 from effx.specs.tasks import Task
-from effx.specs.training import TicketSearchSettings
+from effx.specs.tickets import TicketSearchSettings
 from effx.stats import runs
 from effx.train import tables
 from effx.train.tickets import selection

@@ -22,8 +22,8 @@ from typing import Any
 
 import numpy as np
 
+from effx.specs.lottery import MlmSettings
 from effx.specs.tasks import Task
-from effx.specs.training import MlmSettings
 from effx.specs.transfer import CONTROLS, FULL, OTHER_SEED, STRUCTURED, TransferSettings
 from effx.stats import runs
 from effx.train import tables

@@ -257,7 +257,7 @@ def code_of_stages(folder: Path, *, backend: str = "onnxruntime", meter: str = "
         ("engines/onnxruntime.py", "", "MORE = 1", {"choosing", "costs", "export", "profile"}),
         ("export/builders/openvino.py", "", "MORE = 1", set()),
         ("export/builders/onnxruntime.py", "", "MORE = 1", {"costs", "export"}),
-        ("specs/training.py", "mode: Annotated", "more: int = 3\n    mode: Annotated", {"exits"}),
+        ("specs/exits.py", "mode: Annotated", "more: int = 3\n    mode: Annotated", {"exits"}),
         ("specs/backends.py", 'layer_taps="torch"', "layer_taps=None", set()),
         ("recipe/execute/stages/ticket.py", "", "MORE = 1", {"ticket"}),
         ("files.py", "", "MORE = 1", set()),

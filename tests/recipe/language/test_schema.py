@@ -17,7 +17,7 @@ from effx.recipe import Recipe, RecipeError, load
 from effx.recipe.language import limits
 from effx.recipe.language.document import dump
 from effx.recipe.language.recipe import ENTRIES, TicketsEntry, TrainingDefaults
-from effx.specs import training
+from effx.specs import tokens
 from effx.specs.data import DataSettings, DataSource
 from effx.specs.levels import Level, parse_levels
 from effx.specs.settings import leaves
@@ -369,7 +369,7 @@ def test_schedules_are_those_of_the_code() -> None:
     model = tiny.model("bert")
     refusals = []
     for shares in ((1, 0.5, 0.5), (0.5, 0.6, 0.1), (1.5, 1, 1), (1, 1, 0), (1, 1, 4e-4), (0.5, 0.5004, 0.1)):
-        refusals.append(refusal(training.check_shares, shares))
+        refusals.append(refusal(tokens.check_shares, shares))
         assert refusal(schedules.schedule, model, shares=shares) == refusals[-1]
     assert [message is None for message in refusals] == [True, False, False, False, False, True]
 

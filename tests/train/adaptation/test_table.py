@@ -11,8 +11,8 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
 from effx.errors import ArtifactError
+from effx.specs.adaptation import AdaptationSettings
 from effx.specs.tasks import TASKS
-from effx.specs.training import AdaptationSettings
 from effx.train.adaptation import table
 
 SETTINGS = AdaptationSettings.of(shares=("1%", "100%"), draws=4)

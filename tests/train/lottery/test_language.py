@@ -19,7 +19,7 @@ from effx.recipe.execute.store import CellRecord, CellStore
 from effx.recipe.graph import lottery as cells
 from effx.recipe.graph.cells import CellBuilder
 from effx.recipe.graph.plan import Artifacts, CellPlan
-from effx.specs.training import LotterySearchSettings
+from effx.specs.lottery import LotterySearchSettings
 from effx.train.lottery import check
 from effx.train.lottery.result import MaskResult
 

@@ -16,14 +16,12 @@ from effx.errors import ArtifactError, UsageError
 from effx.export import export_all
 from effx.models import load, pretrained, sparse
 from effx.recipe import sweeps
+from effx.specs.exits import EarlyExitSettings
 from effx.specs.heads import HeadSettings
+from effx.specs.lottery import LotterySearchSettings
 from effx.specs.tasks import TASKS
-from effx.specs.training import (
-    EarlyExitSettings,
-    FinetuneSettings,
-    LotterySearchSettings,
-    TokenPruningSettings,
-)
+from effx.specs.tokens import TokenPruningSettings
+from effx.specs.training import FinetuneSettings
 from effx.train import exits, finetune, tokens
 from effx.train.lottery import check
 from effx.train.lottery import masks as mask_files

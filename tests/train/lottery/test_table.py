@@ -13,8 +13,8 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
 from effx.errors import ArtifactError
+from effx.specs.lottery import LotterySearchSettings
 from effx.specs.tasks import TASKS
-from effx.specs.training import LotterySearchSettings
 from effx.train.lottery import figure, table
 from effx.train.lottery.result import LotteryResult
 

@@ -22,7 +22,8 @@ from effx.encoding import Encoder
 from effx.errors import UsageError
 from effx.models import checkpoints, evaluate
 from effx.specs.distillation import DistillationSettings
-from effx.specs.training import FinetuneSettings, MultitaskSettings
+from effx.specs.multitask import MultitaskSettings
+from effx.specs.training import FinetuneSettings
 from effx.train import finetune, loop
 from effx.train.distillation import Distillation
 from effx.train.multitask import batches, multitask, run

@@ -14,7 +14,7 @@ from effx.encoding import Encoder
 from effx.errors import UsageError
 from effx.models import checkpoints, load, prune, structure
 from effx.specs.levels import Level
-from effx.specs.training import TicketSettings
+from effx.specs.tickets import TicketSettings
 from effx.structure import Structure
 from effx.tickets.plan import rounds
 from effx.train import finetune, importance

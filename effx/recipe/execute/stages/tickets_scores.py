@@ -14,7 +14,7 @@ from effx.specs.stages import TicketsScoresStage
 
 def run(cell: CellSpec, out: Path) -> StageOutput:
     """Score the heads, FFNs and neurons of a full model on the training rows, or copy a file of scores."""
-    from effx.specs.training import PruningSettings
+    from effx.specs.tickets import PruningSettings
     from effx.train.tickets import draw
 
     settings = common.settings(cell, TicketsScoresStage)
