@@ -10,7 +10,7 @@ import click
 
 from effx.analysis.objectives import OBJECTIVES
 from effx.cli import options
-from effx.specs.constraints import TaskComparisonSettings
+from effx.specs.constraints import TechniqueComparisonSettings
 
 _COSTS = tuple(name for name, objective in OBJECTIVES.items() if not objective.is_score)
 
@@ -29,7 +29,7 @@ _COSTS = tuple(name for name, objective in OBJECTIVES.items() if not objective.i
     metavar="COST",
     help=f"Cost, relative to the unreduced engine of the task: {', '.join(_COSTS)}.",
 )
-@options.of(TaskComparisonSettings)
+@options.of(TechniqueComparisonSettings)
 @click.option(
     "-o", "--out", type=click.Path(path_type=Path), metavar="DIR",
     help="Also write the tables to this folder (CSV, Markdown, LaTeX), the frontiers of all tasks on one "
@@ -65,7 +65,7 @@ def command(
     studies = task_dependence.compare(
         find(list(results) or [Path("results")]),
         objective,
-        TaskComparisonSettings.of(**settings),
+        TechniqueComparisonSettings.of(**settings),
         tasks=tasks,
     )
     from effx.report import task_dependence as tables

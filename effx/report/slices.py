@@ -12,7 +12,7 @@ from effx.analysis import slices as measured
 from effx.analysis.slices import LEVEL, SliceLoss, SliceReport, summary
 from effx.formatting import percent
 from effx.report.groups import Group
-from effx.report.sections import FOLDER, SCHEMA, Section, SectionColumn, SectionTable
+from effx.report.sections import FOLDER, SCHEMA, Section
 from effx.report.sheets import Sheet, SheetCell, SheetColumn
 
 SECTION = "slices"
@@ -93,13 +93,7 @@ def section(report: SliceReport) -> Section:
         title=_title(report.task),
         schema=1,
         text=" ".join([*lines(report), _note(report)]),
-        tables=[
-            SectionTable(
-                sheet.title,
-                [SectionColumn(column.label) for column in sheet.columns],
-                [["" if cell is None else cell for cell in row] for row in sheet.rows],
-            )
-        ],
+        tables=[sheet.section_table()],
     )
 
 
