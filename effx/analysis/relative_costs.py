@@ -30,6 +30,8 @@ class RelativeCosts:
     """95 %; None: single readings, or too few rounds."""
     draws: np.ndarray
     """In joint resamplings [techniques, resamples]."""
+    errors: tuple[tuple[float, float] | None, ...]
+    """Standard error of the logarithm of each, and its degrees of freedom; None: as for intervals."""
     single: tuple[bool, ...]
     """Whether a technique's cost, or the baseline's, is a single reading."""
     rounds: int | None
@@ -70,7 +72,12 @@ def measure(baseline: Run, engines: Sequence[Run], cost: Objective) -> RelativeC
     rounds = None
     if not (any(single) or cost.uses_energy or is_exact(cost)):
         rounds = min(objectives.rounds(cost, run) for run in runs)
-    return RelativeCosts(values, found, draws, tuple(single[0] or each for each in single[1:]), rounds)
+    errors = tuple(
+        None if interval is None else _error(cost, [baseline, run], draws[index])
+        for index, (run, interval) in enumerate(zip(engines, found, strict=True))
+    )
+    alone = tuple(single[0] or each for each in single[1:])
+    return RelativeCosts(values, found, draws, errors, alone, rounds)
 
 
 def ratio(baseline: Run, run: Run, cost: Objective) -> float:
@@ -78,6 +85,21 @@ def ratio(baseline: Run, run: Run, cost: Objective) -> float:
     before, after = cost.value(baseline), cost.value(run)
     assert before and after  # techniques without are left out
     return before / after if cost.maximise else after / before
+
+
+def _error(cost: Objective, runs: Sequence[Run], drawn: np.ndarray) -> tuple[float, float]:
+    """Return the standard error of the logarithm of a relative cost, and its degrees of freedom.
+
+    Args:
+        cost: what is compared.
+        runs: the baseline and the engine.
+        drawn: the relative cost in joint resamplings [resamples].
+    """
+    error = float(np.std(np.log(drawn)))
+    if cost.uses_energy:
+        return error, float("inf")
+    count = min(objectives.rounds(cost, run) for run in runs)
+    return error * float(np.sqrt(count / (count - 1))), count - 1
 
 
 def is_exact(cost: Objective) -> bool:

@@ -27,6 +27,7 @@ from effx.analysis import (
     resampling,
     task_runs,
     technique_choices,
+    technique_runs,
 )
 from effx.analysis.objectives import OBJECTIVES, Objective
 from effx.analysis.orders import Ranked
@@ -165,7 +166,6 @@ def _compare(selection: Selection, cost: Objective, settings: TechniqueCompariso
 def _measure(one: TaskRuns, cost: Objective, settings: TechniqueComparisonSettings) -> _Measured:
     runs = [one.baseline, *one.engines.values()]
     quality = one.baseline.quality
-    metric = METRICS[quality.metric]
     scores = OBJECTIVES["quality"].draws(runs)
     losses = scores[0] - scores[1:]
     costs = relative_costs.measure(one.baseline, list(one.engines.values()), cost)
@@ -173,9 +173,6 @@ def _measure(one: TaskRuns, cost: Objective, settings: TechniqueComparisonSettin
     found, points, relative = [], [], []
     for index, (title, run) in enumerate(one.engines.items()):
         loss = quality.value - run.quality.value
-        interval = intervals.paired_interval(
-            metric, quality.label_array, quality.prediction_array, run.quality.prediction_array
-        )
         in_points = _Losses(loss, _error(one.baseline, run, losses[index]))
         points.append(in_points)
         of_room: Interval = None
@@ -191,7 +188,7 @@ def _measure(one: TaskRuns, cost: Objective, settings: TechniqueComparisonSettin
                 result=run.id,
                 score=run.quality.value,
                 loss=loss,
-                loss_interval=None if interval is None else (-interval[1], -interval[0]),
+                loss_interval=technique_runs.loss_interval(one.baseline, run),
                 relative_loss=None if room is None else loss / room.value,
                 relative_interval=of_room,
                 cost=costs.values[index],

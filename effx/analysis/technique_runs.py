@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from effx.analysis import cohorts, shared_techniques
 from effx.analysis.techniques import technique
 from effx.results import Run
+from effx.stats import intervals
+from effx.stats.metrics import METRICS
 
 MOST_TECHNIQUES = 100
 """That are compared; every pair of them is ranked in every resampling."""
@@ -78,6 +80,15 @@ def unable(run: Run) -> str | None:
     if run.quality.reference is not None:
         return "its rows have no labels"
     return None if cohorts.has_predictions(run) else "its results were shared without predictions"
+
+
+def loss_interval(baseline: Run, run: Run) -> tuple[float, float] | None:
+    """Return the 95 % interval of an engine's loss in the task's metric; None: too few predictions differ."""
+    quality = baseline.quality
+    interval = intervals.paired_interval(
+        METRICS[quality.metric], quality.label_array, quality.prediction_array, run.quality.prediction_array
+    )
+    return None if interval is None else (-interval[1], -interval[0])
 
 
 def titled(task: str, runs: Sequence[Run], remarks: list[str]) -> TitledRuns:

@@ -27,7 +27,13 @@ LENGTH = Noun("length", "lengths", "at")
 
 
 def best(
-    noun: Noun, choices: Sequence[Choice], compared: Sequence[ChoicePair], max_drop: float, *, pairs: int
+    noun: Noun,
+    choices: Sequence[Choice],
+    compared: Sequence[ChoicePair],
+    max_drop: float,
+    *,
+    pairs: int,
+    exchanged: Sequence[ChoicePair],
 ) -> list[str]:
     """Return what the best reduction is, and whether it depends on the task, or length.
 
@@ -37,6 +43,7 @@ def best(
         compared: each pair of them.
         max_drop: largest accepted loss.
         pairs: that the comparisons are adjusted for.
+        exchanged: the pairs of which is said, if they differ, what the other's choice would cost.
     """
     named = _listed(noun, choices)
     limit = f"the cheapest technique that loses at most {points(max_drop)} as measured is"
@@ -68,7 +75,7 @@ def best(
         f"The best reduction depends on the {noun.one}: {limit} {named}. With {percent(CONFIDENCE)} "
         f"confidence{adjusted}, the choices differ between {different}: the techniques that {covered} of "
         "resamplings choose have none in common.",
-        *(_exchanged(noun, pair, max_drop) for pair in shown),
+        *(_exchanged(noun, pair, max_drop) for pair in shown if pair in exchanged),
     ]
 
 

@@ -149,4 +149,6 @@ def counted(number: int, noun: str) -> str:
 
 
 def _sentence(text: str) -> str:
-    return f"{text[0].upper()}{text[1:]}."
+    """Return a remark as a sentence; one that begins with the name of a task or engine keeps it as it is."""
+    first = text.partition(" ")[0]
+    return f"{text[0].upper()}{text[1:]}." if first.isalpha() else f"{text}."

@@ -171,7 +171,9 @@ def lines(study: TaskDependence) -> list[str]:
     choices_of = [task.choice for task in study.tasks]
     rows = {task.task: f"{task.task} ({task.n} rows)" for task in study.tasks}
     return [
-        *choice_sentences.best(TASK, choices_of, study.choices, study.max_drop, pairs=len(study.choices)),
+        *choice_sentences.best(
+            TASK, choices_of, study.choices, study.max_drop, pairs=len(study.choices), exchanged=study.choices
+        ),
         *choice_sentences.proven(
             TASK, choices_of, study.max_drop, study.confidence, lambda choice: rows[choice.where]
         ),
