@@ -44,6 +44,7 @@ from effx.results import Run
 from effx.row_slices import WORDS
 from effx.specs import variants, workloads
 from effx.specs.constraints import TechniqueComparisonSettings
+from effx.specs.gates import GATES
 from effx.stats import intervals, tests
 
 
@@ -108,7 +109,7 @@ def _compare(selection: Selection, objective: str, settings: TechniqueComparison
         batches=_adjusted(measured),
         losses=tuple(_loss(one, title, report) for title in one.engines),
         unit=None if report is None else report.unit,
-        remarks=(*remarks, *_doubts(selection)),
+        remarks=(*remarks, *_doubts(selection, objective)),
     )
 
 
@@ -304,30 +305,44 @@ def _adjusted(found: Sequence[BatchOutcome]) -> tuple[BatchOutcome, ...]:
     )
 
 
-def _doubts(selection: Selection) -> list[str]:
-    """Return what limits what the costs of the grid say."""
+def _doubts(selection: Selection, objective: str) -> list[str]:
+    """Return what limits what the costs of the grid, and the losses beside them, say."""
     one = selection.runs
     runs = [one.baseline, *one.engines.values()]
-    adaptive = [run.name for run in one.engines.values() if _is_adaptive(run)]
-    names = {
-        workloads.grid(batch, length).name
-        for batch, lengths in selection.shapes.items()
-        for length in lengths
-    }
-    failed = [
-        gate.label.partition(" (")[0] for run in runs for gate in run.failed_gates if gate.workload in names
-    ]
-    remarks = [remark for run in runs if (remark := batches.remark(run)) is not None]
-    if adaptive:
+    remarks = _failed_gates(selection, runs, objective)
+    if adaptive := [run.name for run in one.engines.values() if _is_adaptive(run)]:
         remarks.append(
             "rows of the grid are tokens of several rows, one after the other: what exits and token "
             f"thresholds make of them may differ from real rows of that length: {', '.join(adaptive)}"
         )
-    if failed:
+    dependent = [run.name for run in runs if run.quality.batch_dependent]
+    if dependent and max(selection.shapes) > 1:
         remarks.append(
-            f"{len(failed)} measurements of these shapes failed a gate: {', '.join(sorted(set(failed)))}"
+            "losses are of single queries; these answer otherwise in batches, and shapes of the grid are not "
+            f"scored: {', '.join(dependent)}"
         )
-    return remarks
+    unknown = [batches.remark(run) for run in runs if run.quality.batch_dependent is None]
+    return [*remarks, *filter(None, unknown)]
+
+
+def _failed_gates(selection: Selection, runs: Sequence[Run], objective: str) -> list[str]:
+    """Return which gates of the costs failed: those of the shapes, and those of whole runs."""
+    shapes = [
+        workloads.grid(batch, length) for batch, lengths in selection.shapes.items() for length in lengths
+    ]
+    names: set[str | None] = {None, *(shape.name for shape in shapes)}
+    concern = "energy" if objective == "energy" else "latency"
+    failed: dict[str, set[str]] = {}
+    for run in runs:
+        for gate in run.failed_gates:
+            spec = GATES.get(gate.name)
+            if spec is not None and spec.concerns == concern and gate.workload in names:
+                failed.setdefault(spec.label, set()).add(run.name)
+    return [
+        f"gate failed: {label}: {len(engines)} of {len(runs)} engines, whose relative costs may be those of "
+        "the host's state"
+        for label, engines in failed.items()
+    ]
 
 
 def _is_adaptive(run: Run) -> bool:

@@ -339,17 +339,26 @@ def _moved(run: Run, **engine: object) -> Run:
     return replace(run, engine=replace(run.engine, **engine))  # type: ignore[arg-type]
 
 
-def test_doubts_about_the_shapes_are_remarks() -> None:
-    runs = length_runs(17, {"exit": everywhere(0.5), "int8": everywhere(0.6)})
-    gate = GateResult("steady-rounds", False, "+30 %", workload="grid 1x32")
-    other = replace(gate, workload="offline 32xreal")
-    runs = [replace(runs[0], gates=[gate, other]), *runs[1:]]
-    runs[-1] = replace(runs[-1], session="another")
-    (found,) = length_dependence.compare(runs)
+def test_doubts_about_costs_and_losses_are_remarks() -> None:
+    runs = length_runs(17, {"exit": everywhere(0.5), "int8": everywhere(0.6)}, shapes=FOUR)
+    of_shape = GateResult("steady-rounds", False, "+30 %", workload="grid 1x32")
+    gates = [of_shape, replace(of_shape, name="host-idle", workload=None),
+             replace(of_shape, name="cpu-quota", workload="offline 32xreal"),
+             replace(of_shape, name="energy-measured")]  # fmt: skip
+    runs = [replace(runs[0], gates=gates), replace(runs[1], gates=gates[:1]), runs[2]]
+    int8 = replace(runs[2], session="another", quality=replace(runs[2].quality, batch_dependent=True))
+    (found,) = length_dependence.compare([*runs[:2], int8])
+    failed = [each for each in found.remarks if each.startswith("gate failed")]
+    assert [each.partition(" engines")[0] for each in failed] == [
+        "gate failed: latency steady across rounds: 2 of 3",
+        "gate failed: host otherwise idle: 1 of 3",
+    ]
     assert any(
         "exits and token thresholds" in each and each.endswith("sst2-e.exit") for each in found.remarks
     )
-    assert any(each.startswith("1 measurements of these shapes failed a gate") for each in found.remarks)
+    assert any(
+        "answer otherwise in batches" in each and each.endswith("sst2-e.int8") for each in found.remarks
+    )
     assert any("1 engines were measured in other sessions" in each for each in found.remarks)
 
 
