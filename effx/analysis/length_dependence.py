@@ -200,15 +200,19 @@ def _batch(
             cohorts.check(members, energy=True, workload=workloads.grid(batch, length))
         found.append(_Costs.of(one, cost, titles))
     shared = [title for title in one.engines if all(title in each.titles for each in found)]
+    own = [_choice(length, each, able, each.titles, settings)
+           for length, each in zip(lengths, found, strict=True)]  # fmt: skip
     outcomes = [
         LengthOutcome(
             length=length,
             baseline_cost=float(cost.value(one.baseline) or 0.0),
             techniques=tuple(_at_length(one, title, each) for title in one.engines),
-            choice=_choice(length, each, able, each.titles, settings),
-            shared_choice=_choice(length, each, able, shared, settings),
+            choice=choice,
+            shared_choice=choice
+            if len(shared) == len(each.titles)
+            else _choice(length, each, able, shared, settings),
         )
-        for length, cost, each in zip(lengths, costs, found, strict=True)
+        for length, cost, each, choice in zip(lengths, costs, found, own, strict=True)
     ]
     both = list(itertools.combinations(range(len(lengths)), 2))
     return BatchOutcome(
