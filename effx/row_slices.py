@@ -17,6 +17,8 @@ from effx.specs.tasks import Task
 
 LEAST_ROWS = 20
 """Of a slice, and of the other rows; smaller ones are left out."""
+WORDS = "words"
+"""Group of the quartiles of the rows by their number of words."""
 _MOST_VALUES = 20
 """Of a column; the most frequent ones are slices. Numbers with more values are divided at their quartiles."""
 _RARE = 3
@@ -32,7 +34,7 @@ class Slice:
     """Some of the rows."""
 
     group: str
-    """``label``, ``words``, ``negation``, ``rare words``, ``overlap``, or the name of a column."""
+    """``label``, :data:`WORDS`, ``negation``, ``rare words``, ``overlap``, or the name of a column."""
     name: str
     rows: np.ndarray
     """Row numbers, rising."""
@@ -54,7 +56,7 @@ def of_texts(
         pairs: whether a row has two texts, whose words are compared.
     """
     words = [[word.lower() for text in row for word in _WORD.findall(text)] for row in texts]
-    found = quartiles("words", np.array([len(row) for row in words], dtype=float))
+    found = quartiles(WORDS, np.array([len(row) for row in words], dtype=float))
     negated = [any(_NEGATION.search(text) for text in row) for row in texts]
     found.append(Slice("negation", "yes", np.flatnonzero(negated)))
     if training_texts:

@@ -11,9 +11,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from effx.analysis import resampling
-from effx.analysis.cohorts import energy_of, single_stream
-from effx.errors import unknown
-from effx.results import MIN_SAMPLES, Run, WorkloadResult
+from effx.analysis.cohorts import single_stream
+from effx.errors import UsageError, unknown
+from effx.results import MIN_SAMPLES, Energy, Run, WorkloadResult
+from effx.specs.workloads import Workload
 from effx.stats import bootstrap, intervals
 from effx.stats.metrics import METRICS, same_rows
 
@@ -36,6 +37,8 @@ class Objective:
     """Values [runs, resamples] in joint resamplings (:mod:`effx.analysis.resampling`); all have a value."""
     missing: Callable[[Run], str]
     """Why a run has no value."""
+    timed: Callable[[Run], WorkloadResult | None] = single_stream
+    """The workload whose rounds, or energy, it is of; for scores and sizes of no importance."""
 
     @property
     def short(self) -> str:
@@ -64,6 +67,26 @@ def get(name: str) -> Objective:
     return OBJECTIVES[name]
 
 
+def at(name: str, workload: Workload) -> Objective:
+    """Return a cost of another workload than single queries at real lengths, such as a shape of the grid.
+
+    Args:
+        name: one of :data:`OF_WORKLOADS`.
+        workload: which was measured, or not: then the objective says so.
+
+    Raises:
+        UsageError: there is no such objective; or it is not of a workload, such as the size on disk.
+    """
+    get(name)
+    if name not in OF_WORKLOADS:
+        raise UsageError(
+            f"objective {name} is the same for all workloads: choose {', '.join(OF_WORKLOADS)}.",
+            settings="objective",
+        )
+    of = _of_workload(_Timed.at(workload), f"throughput, {workload.name}", f"energy, {workload.name}")
+    return next(objective for objective in of if objective.name == name)
+
+
 def drawn_interval(objective: Objective, runs: Sequence[Run], drawn: np.ndarray, centre: float) -> Interval:
     """Return the 95 % interval of a mean of runs' costs, or of a ratio of two, from its resamplings.
 
@@ -84,11 +107,17 @@ def drawn_interval(objective: Objective, runs: Sequence[Run], drawn: np.ndarray,
 
 
 def rounds(objective: Objective, run: Run) -> int:
-    """Return the rounds in which a time was measured: those of single queries, or of the offline scenario."""
-    workload = single_stream(run)
-    if objective.name.endswith("_offline"):
-        workload = next(each for each in run.workloads if each.workload.scenario == "offline")
-    return len(set(workload.rounds))
+    """Return the rounds in which a time was measured; 0: it was not."""
+    workload = objective.timed(run)
+    return 0 if workload is None else len(set(workload.rounds))
+
+
+def energy(objective: Objective, run: Run) -> Energy | None:
+    """Return the energy that an objective is of, without a number if a hard gate failed; None: its workload
+    was not measured.
+    """
+    workload = objective.timed(run)
+    return None if workload is None else run.energy_of(workload)
 
 
 def measures(run: Run) -> dict[str, float | None]:
@@ -98,7 +127,7 @@ def measures(run: Run) -> dict[str, float | None]:
 
 def energy_per_correct(run: Run) -> float | None:
     """Return joules per correct prediction of single queries; None without energy, or for regression."""
-    joules, share = _joules(run), _correct_value(run)
+    joules, share = _ENERGY.value(run), _correct_value(run)
     return None if joules is None or not share else joules / share
 
 
@@ -168,84 +197,163 @@ def _correct_interval(run: Run) -> Interval:
     return None if value is None else intervals.wilson(round(value * n), n)
 
 
-def _latency(name: str, statistic: str, label: str) -> Objective:
+@dataclass(frozen=True)
+class _Timed:
+    """Whose samples an objective is of."""
+
+    of: Callable[[Run], WorkloadResult | None]
+    label: str
+    """Of the queries."""
+    missing: Callable[[Run], str]
+    """Why a run has no such samples."""
+
+    @classmethod
+    def at(cls, workload: Workload) -> _Timed:
+        """Return that of a workload that may not have been measured."""
+        return cls(
+            lambda run: run.workload(workload),
+            workload.name,
+            lambda run: f"{workload.name} was not measured; profile the engine with it",
+        )
+
+    def drawn(
+        self, runs: Sequence[Run], draw: Callable[[Run, WorkloadResult], np.ndarray | None],
+        values: Sequence[float | None],
+    ) -> np.ndarray:  # fmt: skip
+        """Return values of runs in joint resamplings [runs, resamples]."""
+        results = [(run, self.of(run)) for run in runs]
+        return _rows([None if result is None else draw(run, result) for run, result in results], values)
+
+
+def _latency(name: str, statistic: str, label: str, timed: _Timed) -> Objective:
     share = None if statistic == "mean" else float(statistic[1:]) / 100
 
     def value(run: Run) -> float | None:
-        return single_stream(run).latency_s[statistic]
-
-    def draws(runs: Sequence[Run]) -> np.ndarray:
-        drawn = [resampling.latencies(run, single_stream(run), share) for run in runs]
-        return _rows(drawn, [value(run) for run in runs])
-
-    return Objective(
-        name, f"{label} latency, one query at real lengths", "s", False, value,
-        lambda run: resampling.latency_interval(run, single_stream(run), share), draws,
-        lambda run: f"{statistic} needs {MIN_SAMPLES.get(statistic, 1)} queries, "
-        f"{sum(map(len, single_stream(run).blocks_s))} were timed; profile with more rounds",
-    )  # fmt: skip
-
-
-def _throughput(name: str, scenario: str, label: str) -> Objective:
-    def of(run: Run) -> WorkloadResult | None:
-        return next((result for result in run.workloads if result.workload.scenario == scenario), None)
-
-    def value(run: Run) -> float | None:
-        workload = of(run)
-        return None if workload is None else workload.throughput_per_s
+        result = timed.of(run)
+        return None if result is None else result.latency_s[statistic]
 
     def interval(run: Run) -> Interval:
-        workload = of(run)
-        drawn = None if workload is None else resampling.throughputs(run, workload)
-        if workload is None or drawn is None:
-            return None
-        return intervals.log_interval(drawn, workload.throughput_per_s, len(set(workload.rounds)))
+        result = timed.of(run)
+        return None if result is None else resampling.latency_interval(run, result, share)
 
     def draws(runs: Sequence[Run]) -> np.ndarray:
-        workloads = [(run, of(run)) for run in runs]
-        drawn = [
-            None if workload is None else resampling.throughputs(run, workload) for run, workload in workloads
-        ]
-        return _rows(drawn, [value(run) for run in runs])
+        return timed.drawn(
+            runs, lambda run, result: resampling.latencies(run, result, share), [value(run) for run in runs]
+        )
+
+    def missing(run: Run) -> str:
+        result = timed.of(run)
+        if result is None:
+            return timed.missing(run)
+        return (
+            f"{statistic} needs {MIN_SAMPLES.get(statistic, 1)} queries, "
+            f"{sum(map(len, result.blocks_s))} were timed; profile with more rounds"
+        )
 
     return Objective(
-        name, label, "1/s", True, value, interval, draws,
-        lambda run: f"the {scenario} scenario was not measured; profile with scenario {scenario}",
-    )  # fmt: skip
+        name, f"{label} latency, {timed.label}", "s", False, value, interval, draws, missing, timed.of
+    )
 
 
-def _cpu_time(run: Run) -> float | None:
-    return single_stream(run).cpu_s_per_example
+def _throughput(name: str, label: str, timed: _Timed) -> Objective:
+    def value(run: Run) -> float | None:
+        result = timed.of(run)
+        return None if result is None else result.throughput_per_s
+
+    def interval(run: Run) -> Interval:
+        result = timed.of(run)
+        drawn = None if result is None else resampling.throughputs(run, result)
+        if result is None or drawn is None:
+            return None
+        return intervals.log_interval(drawn, result.throughput_per_s, len(set(result.rounds)))
+
+    def draws(runs: Sequence[Run]) -> np.ndarray:
+        return timed.drawn(runs, resampling.throughputs, [value(run) for run in runs])
+
+    return Objective(name, label, "1/s", True, value, interval, draws, timed.missing, timed.of)
 
 
-def _cpu_time_interval(run: Run) -> Interval:
-    single, value = single_stream(run), _cpu_time(run)
-    drawn = resampling.cpu_times(run, single)
-    if drawn is None or not value:
-        return None
-    return intervals.log_interval(drawn, value, len(set(single.rounds)))
+def _cpu_time(timed: _Timed) -> Objective:
+    def value(run: Run) -> float | None:
+        result = timed.of(run)
+        return None if result is None else result.cpu_s_per_example
+
+    def interval(run: Run) -> Interval:
+        result, centre = timed.of(run), value(run)
+        drawn = None if result is None else resampling.cpu_times(run, result)
+        if result is None or drawn is None or not centre:
+            return None
+        return intervals.log_interval(drawn, centre, len(set(result.rounds)))
+
+    def draws(runs: Sequence[Run]) -> np.ndarray:
+        return timed.drawn(runs, resampling.cpu_times, [value(run) for run in runs])
+
+    def missing(run: Run) -> str:
+        if timed.of(run) is None:
+            return timed.missing(run)
+        return "processor seconds were not recorded; profile the engine again"
+
+    return Objective(
+        "cpu_time", f"CPU time, {timed.label}", "s", False, value, interval, draws, missing, timed.of
+    )
 
 
-def _cpu_time_draws(runs: Sequence[Run]) -> np.ndarray:
-    drawn = [resampling.cpu_times(run, single_stream(run)) for run in runs]
-    return _rows(drawn, [_cpu_time(run) for run in runs])
+def _energy(label: str, timed: _Timed) -> Objective:
+    def of(run: Run) -> Energy | None:
+        result = timed.of(run)
+        return None if result is None else run.energy_of(result)
+
+    def value(run: Run) -> float | None:
+        found = of(run)
+        return None if found is None else found.joules_per_example
+
+    def interval(run: Run) -> Interval:
+        found = of(run)
+        return None if found is None else found.interval
+
+    def draws(runs: Sequence[Run]) -> np.ndarray:
+        return timed.drawn(
+            runs,
+            lambda run, result: resampling.energies(run, run.energy_of(result)),
+            [value(run) for run in runs],
+        )
+
+    def missing(run: Run) -> str:
+        found = of(run)
+        return timed.missing(run) if found is None else found.reason or "energy was not measured"
+
+    return Objective("energy", label, "J/example", False, value, interval, draws, missing, timed.of)
 
 
-def _joules(run: Run) -> float | None:
-    return energy_of(run).joules_per_example
+def _of_workload(timed: _Timed, throughput: str, joules: str) -> tuple[Objective, ...]:
+    """Return the costs that every workload has, with the labels of two of them."""
+    return (
+        _latency("latency", "p50", "median", timed),
+        _latency("latency_p90", "p90", "p90", timed),
+        _latency("latency_p99", "p99", "p99", timed),
+        _latency("latency_mean", "mean", "mean", timed),
+        _cpu_time(timed),
+        _throughput("throughput", throughput, timed),
+        _energy(joules, timed),
+    )
 
 
-def _joule_draws(runs: Sequence[Run]) -> np.ndarray:
-    drawn = [resampling.energies(run, energy_of(run)) for run in runs]
-    return _rows(drawn, [_joules(run) for run in runs])
+def _offline(run: Run) -> WorkloadResult | None:
+    return next((result for result in run.workloads if result.workload.scenario == "offline"), None)
 
 
-def _no_energy(run: Run) -> str:
-    return energy_of(run).reason or "energy was not measured"
+_SINGLE = _of_workload(
+    _Timed(single_stream, "one query at real lengths", lambda run: "single queries were not measured"),
+    "throughput, one query after the other",
+    "energy",
+)
+*_, _ENERGY = _SINGLE
+OF_WORKLOADS = tuple(objective.name for objective in _SINGLE)
+"""Names of the costs that every workload has, see :func:`at`."""
 
 
 def _per_correct_interval(run: Run) -> Interval:
-    joules, of_joules = _joules(run), energy_of(run).interval
+    joules, of_joules = _ENERGY.value(run), _ENERGY.interval(run)
     share, of_share = _correct_value(run), _correct_interval(run)
     if joules is None or of_joules is None or not share or of_share is None:
         return None
@@ -254,7 +362,7 @@ def _per_correct_interval(run: Run) -> Interval:
 
 def _per_correct_draws(runs: Sequence[Run]) -> np.ndarray:
     right = np.maximum(resampling.scores("accuracy", runs), np.finfo(float).tiny)
-    return np.asarray(_joule_draws(runs) / right)
+    return np.asarray(_ENERGY.draws(runs) / right)
 
 
 def _fixed(name: str, label: str, unit: str, value: Callable[[Run], float | None], missing: str) -> Objective:
@@ -278,20 +386,16 @@ OBJECTIVES: dict[str, Objective] = {
         Objective("correct", "share of correct predictions", "", True, _correct_value, _correct_interval,
                   lambda runs: resampling.scores("accuracy", runs),
                   _no_correct),
-        _latency("latency", "p50", "median"),
-        _latency("latency_p90", "p90", "p90"),
-        _latency("latency_p99", "p99", "p99"),
-        _latency("latency_mean", "mean", "mean"),
-        Objective("cpu_time", "CPU time, one query at real lengths", "s", False, _cpu_time,
-                  _cpu_time_interval, _cpu_time_draws,
-                  lambda run: "processor seconds were not recorded; profile the engine again"),
-        _throughput("throughput", "single-stream", "throughput, one query after the other"),
-        _throughput("throughput_offline", "offline", "throughput, offline"),
-        Objective("energy", "energy", "J/example", False, _joules,
-                  lambda run: energy_of(run).interval, _joule_draws, _no_energy),
+        *_SINGLE[:-1],
+        _throughput(
+            "throughput_offline", "throughput, offline",
+            _Timed(_offline, "offline",
+                   lambda run: "the offline scenario was not measured; profile with scenario offline"),
+        ),
+        _ENERGY,
         Objective("energy_per_correct", "energy per correct prediction", "J", False,
                   energy_per_correct, _per_correct_interval, _per_correct_draws,
-                  lambda run: _no_energy(run) if _joules(run) is None
+                  lambda run: _ENERGY.missing(run) if _ENERGY.value(run) is None
                   else _no_correct(run)),
         _fixed("memory", "peak memory of the process", "B",
                lambda run: run.memory.host_peak_bytes, "peak memory was not measured"),

@@ -33,6 +33,7 @@ from effx.stats.metrics import METRICS, same_rows
 LEVEL = 0.05
 ABSOLUTE_ERROR = "absolute error"
 _DRAWS, _FEW_VALUES = 9_999, 8
+_MOST_ENGINES, _MOST_DRAWN_ROWS = 100, 50_000
 
 
 @dataclass(frozen=True)
@@ -211,20 +212,35 @@ def _interval(before: np.ndarray, after: np.ndarray, *, right_or_wrong: bool) ->
     return intervals.mean_interval((before - after).tolist())
 
 
-def of_results(runs: Sequence[Run], baseline: Run, *, chosen_from: int = 1) -> SliceReport | None:
+def is_quick(engines: int, baseline: Run) -> bool:
+    """Whether the losses of so many engines can be tested for every report.
+
+    An engine takes a tenth of a second where rows are right or wrong; where they have scores, seconds per
+    10,000 rows.
+    """
+    few = engines * baseline.quality.n <= _MOST_DRAWN_ROWS
+    return engines <= _MOST_ENGINES and (is_right_or_wrong(baseline) or few)
+
+
+def of_results(
+    runs: Sequence[Run], baseline: Run, *, chosen_from: int = 1, group: str | None = None
+) -> SliceReport | None:
     """Return what every engine loses on the slices that results have, without the rows themselves.
 
     Args:
         runs: of engines that may be compared, with or without ``baseline``.
         baseline: what they are compared with.
         chosen_from: as :func:`measure` takes it.
+        group: of the slices; None: of all groups.
 
     Returns:
         None if there are no slices, predictions, or other engines.
     """
     known = [run for run in runs if run is not baseline and cohorts.has_predictions(run)]
     parts = [part for each in baseline.quality.groups for part in each.slices()]
-    found = [part for part in parts if is_large_enough(part, baseline.quality.n)]
+    found = [
+        part for part in parts if is_large_enough(part, baseline.quality.n) and group in (None, part.group)
+    ]
     if not found or not known or not cohorts.has_predictions(baseline):
         return None
     try:

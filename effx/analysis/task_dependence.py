@@ -17,8 +17,20 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from effx.analysis import batches, cohorts, majority, objectives, resampling, task_choices, task_runs
+from effx.analysis import (
+    batches,
+    cohorts,
+    majority,
+    objectives,
+    orders,
+    relative_costs,
+    resampling,
+    task_runs,
+    technique_choices,
+    technique_runs,
+)
 from effx.analysis.objectives import OBJECTIVES, Objective
+from effx.analysis.orders import Ranked
 from effx.analysis.task_results import (
     POINTS,
     RELATIVE,
@@ -29,17 +41,13 @@ from effx.analysis.task_results import (
     TaskOutcome,
     TechniqueOnTask,
 )
-from effx.analysis.task_runs import Selection, TaskRuns
+from effx.analysis.task_runs import Selection
+from effx.analysis.technique_runs import TaskRuns
 from effx.errors import UsageError
 from effx.results import Run
-from effx.specs.constraints import TaskComparisonSettings
-from effx.stats import intervals, ranks, tests
+from effx.specs.constraints import TechniqueComparisonSettings
+from effx.stats import intervals, tests
 from effx.stats.metrics import METRICS, same_rows
-
-LEAST_RANKED = 3
-"""Techniques below which an order says nothing."""
-_EXACT = ("size", "parameters")
-"""Costs that another measurement would find again."""
 
 
 @dataclass(frozen=True)
@@ -53,23 +61,20 @@ class _Losses:
 
 @dataclass(frozen=True)
 class _Measured:
-    """One task with its resamplings, the first axis of which is techniques."""
+    """One task, and what its techniques are ordered by."""
 
     outcome: TaskOutcome
     points: list[_Losses]
     relative: list[_Losses] | None
-    losses: np.ndarray
-    """Of techniques in joint resamplings [techniques, resamples]; independent between tasks."""
-    costs: np.ndarray
-    """Likewise, relative to the baseline."""
-    rounds: int | None
-    """That the costs were measured in, of the engine with the fewest; None: they are not of rounds."""
+    losses: Ranked
+    costs: Ranked
+    """Relative to the baseline."""
 
 
 def compare(
     runs: Sequence[Run],
     objective: str = "latency",
-    settings: TaskComparisonSettings | None = None,
+    settings: TechniqueComparisonSettings | None = None,
     *,
     tasks: Sequence[str] = (),
 ) -> list[TaskDependence]:
@@ -90,7 +95,7 @@ def compare(
             f"objective {objective} is a score: choose a cost, such as latency.", settings="objective"
         )
     selections = task_runs.select(batches.scored_for(runs, [objective]), tasks)
-    settings = settings or TaskComparisonSettings()
+    settings = settings or TechniqueComparisonSettings()
     return [_compare(_with_cost(selection, cost), cost, settings) for selection in selections]
 
 
@@ -125,7 +130,7 @@ def _with_cost(selection: Selection, cost: Objective) -> Selection:
     return replace(selection, tasks=tasks, remarks=remarks)
 
 
-def _compare(selection: Selection, cost: Objective, settings: TaskComparisonSettings) -> TaskDependence:
+def _compare(selection: Selection, cost: Objective, settings: TechniqueComparisonSettings) -> TaskDependence:
     measured = [_measure(one, cost, settings) for one in selection.tasks]
     pairs = list(itertools.combinations(measured, 2))
     metrics = sorted({one.outcome.metric for one in measured})
@@ -152,30 +157,22 @@ def _compare(selection: Selection, cost: Objective, settings: TaskComparisonSett
         agreements=tuple(agreement for a, b in pairs for agreement in _agreements(a, b, cost)),
         interactions=_adjusted([each for a, b in pairs for each in _interactions(a, b)]),
         choices=tuple(
-            task_choices.pair(a.outcome.choice, b.outcome.choice, pairs=len(pairs)) for a, b in pairs
+            technique_choices.pair(a.outcome.choice, b.outcome.choice, pairs=len(pairs)) for a, b in pairs
         ),
         remarks=tuple(remarks),
     )
 
 
-def _measure(one: TaskRuns, cost: Objective, settings: TaskComparisonSettings) -> _Measured:
+def _measure(one: TaskRuns, cost: Objective, settings: TechniqueComparisonSettings) -> _Measured:
     runs = [one.baseline, *one.engines.values()]
     quality = one.baseline.quality
-    metric = METRICS[quality.metric]
     scores = OBJECTIVES["quality"].draws(runs)
     losses = scores[0] - scores[1:]
-    values = cost.draws(runs)
-    costs = values[0] / values[1:] if cost.maximise else values[1:] / values[0]
-    single = [_is_single(cost, run, drawn) for run, drawn in zip(runs, values, strict=True)]
+    costs = relative_costs.measure(one.baseline, list(one.engines.values()), cost)
     room = _room(one.baseline, scores[0])
-    # by another order than that of other tasks: their draws of as many rows would be the same
-    order = np.random.default_rng(list(one.task.encode())).permutation(resampling.RESAMPLES)
     found, points, relative = [], [], []
     for index, (title, run) in enumerate(one.engines.items()):
         loss = quality.value - run.quality.value
-        interval = intervals.paired_interval(
-            metric, quality.label_array, quality.prediction_array, run.quality.prediction_array
-        )
         in_points = _Losses(loss, _error(one.baseline, run, losses[index]))
         points.append(in_points)
         of_room: Interval = None
@@ -184,7 +181,6 @@ def _measure(one: TaskRuns, cost: Objective, settings: TaskComparisonSettings) -
             error = in_points.error and max(float(np.std(drawn)), in_points.error / room.value)
             relative.append(_Losses(loss / room.value, error))
             of_room = None if error is None else _normal(loss / room.value, error)
-        ratio = _ratio(one.baseline, run, cost)
         found.append(
             TechniqueOnTask(
                 technique=title,
@@ -192,49 +188,29 @@ def _measure(one: TaskRuns, cost: Objective, settings: TaskComparisonSettings) -
                 result=run.id,
                 score=run.quality.value,
                 loss=loss,
-                loss_interval=None if interval is None else (-interval[1], -interval[0]),
+                loss_interval=technique_runs.loss_interval(one.baseline, run),
                 relative_loss=None if room is None else loss / room.value,
                 relative_interval=of_room,
-                cost=ratio,
-                cost_interval=None if single[0] or single[1 + index] else
-                objectives.drawn_interval(cost, [one.baseline, run], costs[index], ratio),
+                cost=costs.values[index],
+                cost_interval=costs.intervals[index],
             )
-        )  # fmt: skip
-    rounds = None
-    if not (any(single) or cost.uses_energy or cost.name in _EXACT):
-        rounds = min(objectives.rounds(cost, run) for run in runs)
-    choice = task_choices.choose(
-        one, cost, losses, costs, settings, rounds=rounds, single_readings=any(single)
-    )
+        )
+    choice = technique_choices.choose(one.task, one, cost, losses, costs, settings)
     outcome = TaskOutcome(
         one.task, quality.metric, quality.n, one.baseline.name, one.baseline.id, quality.value,
         majority.majority_score(one.baseline) or 0.0, tuple(found), choice,
     )  # fmt: skip
-    return _Measured(outcome, points, relative if room else None, losses[:, order], costs[:, order], rounds)
-
-
-def _is_single(cost: Objective, run: Run, drawn: np.ndarray) -> bool:
-    """Whether a cost is a single reading, so that nobody knows how far another would be from it.
-
-    Args:
-        cost: what was measured.
-        run: of which engine.
-        drawn: its value in resamplings [resamples].
-    """
-    if cost.uses_energy:  # energy per correct prediction also varies by rows
-        return cohorts.energy_of(run).interval is None
-    return cost.name not in _EXACT and not np.ptp(drawn) > 0
+    return _Measured(
+        outcome, points, relative if room else None,
+        Ranked([each.loss for each in found], orders.independent(one.task, losses)),
+        Ranked(costs.values, orders.independent(one.task, costs.draws), costs.widened,
+               costs.single_readings),
+    )  # fmt: skip
 
 
 def _no_room(one: _Measured) -> str:
     """Return why a task has no relative losses."""
     return f"{one.outcome.baseline} is not better than a constant answer in every resampling of rows"
-
-
-def _ratio(baseline: Run, run: Run, cost: Objective) -> float:
-    before, after = cost.value(baseline), cost.value(run)
-    assert before and after  # techniques without are left out
-    return before / after if cost.maximise else after / before
 
 
 @dataclass(frozen=True)
@@ -290,37 +266,12 @@ def _normal(centre: float, error: float) -> tuple[float, float]:
 
 
 def _agreements(a: _Measured, b: _Measured, cost: Objective) -> list[RankAgreement]:
-    pair = (a.outcome.task, b.outcome.task)
-    count = len(a.outcome.techniques)
-    result = []
-    for by in ("loss", "cost"):
-        tau, interval = None, None
-        if count >= LEAST_RANKED:
-            values = [np.array([getattr(each, by) for each in one.outcome.techniques]) for one in (a, b)]
-            draws = [one.losses if by == "loss" else one.costs for one in (a, b)]
-            tau = ranks.kendall(*values)
-            if tau is not None:
-                ends = ranks.kendall_interval(
-                    (values[0], draws[0]),
-                    (values[1], draws[1]),
-                    widened=(1.0, 1.0) if by == "loss" else (_few(a), _few(b)),
-                    exact=cost.name in _EXACT,
-                )
-                if ends is not None and not (
-                    by == "cost" and any(one.outcome.choice.single_readings for one in (a, b))
-                ):
-                    interval = min(ends[0], tau), max(ends[1], tau)  # ties of what was measured raise tau-b
-        result.append(RankAgreement(pair, by, count, tau, interval))
-    return result
-
-
-def _few(one: _Measured) -> float:
-    """Return by how much resamplings of few rounds are too narrow, see :func:`intervals.block_interval`."""
-    if one.rounds is None:
-        return 1.0
-    return (
-        intervals.student(one.rounds - 1) / intervals.normal() * float(np.sqrt(one.rounds / (one.rounds - 1)))
-    )
+    pair, count = (a.outcome.task, b.outcome.task), len(a.outcome.techniques)
+    exact = relative_costs.is_exact(cost)
+    return [
+        RankAgreement(pair, "loss", count, *orders.agreement(a.losses, b.losses, exact=exact)),
+        RankAgreement(pair, "cost", count, *orders.agreement(a.costs, b.costs, exact=exact)),
+    ]
 
 
 def _interactions(a: _Measured, b: _Measured) -> list[Interaction]:

@@ -13,7 +13,7 @@ Between tasks:
     interactions     loss on one task - loss on the other, for every technique and pair of tasks: a normal
                      test, adjusted for all of them (Holm 1979). In points where both tasks have the same
                      metric, else relative
-    choices          the cheapest technique that loses little, see :mod:`effx.analysis.task_choices`
+    choices          the cheapest technique that loses little, see :mod:`effx.analysis.technique_choices`
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from effx.analysis.task_choices import Choice, ChoicePair
+from effx.analysis.technique_choices import Choice, ChoicePair
 from effx.stats import CONFIDENCE
 
 Interval = tuple[float, float] | None
@@ -146,4 +146,7 @@ class TaskDependence:
         value = asdict(self)
         for entry, interaction in zip(value["interactions"], self.interactions, strict=True):
             entry["loses_more_on"] = interaction.loses_more_on()
+        for task in value["tasks"]:
+            task["choice"] = {"task": task["choice"].pop("where"), **task["choice"]}
+        value["choices"] = [{"tasks": pair.pop("where"), **pair} for pair in value["choices"]]
         return value

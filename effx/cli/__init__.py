@@ -98,6 +98,10 @@ class LazyGroup(click.Group):
         "recommend": ("effx.cli.recommend", "Recommend an engine to deploy, with its certainty."),
         "compare": ("effx.cli.compare", "Compare two engines."),
         "compare-tasks": ("effx.cli.compare_tasks", "Show whether the best reduction depends on the task."),
+        "compare-lengths": (
+            "effx.cli.compare_lengths",
+            "Show whether the best reduction depends on the length of the inputs.",
+        ),
         "slices": ("effx.cli.slices", "Show on which rows reduced engines lose more than on others."),
         "check": ("effx.cli.check", "Check one engine against limits, for CI."),
         "doctor": ("effx.cli.doctor", "Check what works on this machine, and how to fix what does not."),

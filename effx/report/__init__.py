@@ -45,6 +45,7 @@ def report(
     from effx.report import (
         frontier_figures,
         latex,
+        length_dependence,
         page,
         seeds,
         slices,
@@ -71,7 +72,8 @@ def report(
         comparisons, refused = compare_groups(groups)
         content = collect_contents(runs, groups, failures)
         costs = training_costs.sheet(groups)
-        studies = task_dependence.of_report(runs)
+        of_tasks = task_dependence.of_report(runs)
+        of_lengths = length_dependence.of_report(runs)
     with files.new_folder(target, replace=_is_report(target)) as temporary:
         frontier_figures.write(groups, runs, comparisons, temporary)
         tables.write_csv(runs, groups, content.seed_means, temporary / "frontier.csv")
@@ -81,11 +83,14 @@ def report(
             costs.write(temporary)
         latex.write(groups, temporary / "tables.tex")
         seeds.write(content.seed_means, temporary)
-        if studies:
-            task_dependence.write(studies, temporary / "tasks")
+        if of_tasks:
+            task_dependence.write(of_tasks, temporary / "tasks")
+        if of_lengths:
+            length_dependence.write(of_lengths, temporary / "lengths")
         generated = [
             seeds.section(content.seed_means),
-            *map(task_dependence.section, studies),
+            *map(task_dependence.section, of_tasks),
+            *map(length_dependence.section, of_lengths),
             *slices.of_groups(groups, further),
             None if costs is None else training_costs.section(costs),
         ]

@@ -8,7 +8,7 @@ from pathlib import Path
 from effx import formatting
 from effx.analysis.objectives import OBJECTIVES
 from effx.analysis.seeds import SeedFrontier, SeedMean
-from effx.report.sections import Section, SectionColumn, SectionTable
+from effx.report.sections import Section
 from effx.report.sheets import Sheet, SheetCell, SheetColumn
 
 _NOTE = (
@@ -69,11 +69,5 @@ def section(frontiers: Sequence[SeedFrontier]) -> Section | None:
         title="Means over seeds",
         schema=1,
         text=_NOTE,
-        tables=[
-            SectionTable(
-                sheet.title,
-                [SectionColumn(column.label) for column in sheet.columns],
-                [["" if cell is None else cell for cell in row] for row in sheet.rows],
-            )
-        ],
+        tables=[sheet.section_table()],
     )

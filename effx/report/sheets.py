@@ -12,6 +12,7 @@ from typing import Any
 from effx import files
 from effx.formatting import not_a_formula
 from effx.report import latex
+from effx.report.sections import SectionColumn, SectionTable
 
 SheetCell = str | int | float | None
 MISSING = "–"
@@ -63,6 +64,11 @@ class Sheet:
         writer.writerows([["" if cell is None else not_a_formula(cell) for cell in row]
                           for row in self.rows])  # fmt: skip
         return out.getvalue()
+
+    def section_table(self) -> SectionTable:
+        """Return the table for a section of the report's page."""
+        rows: list[list[SheetCell]] = [["" if cell is None else cell for cell in row] for row in self.rows]
+        return SectionTable(self.title, [SectionColumn(column.label) for column in self.columns], rows)
 
     def texts(self) -> list[list[str]]:
         """Return the cells of every row as printed."""

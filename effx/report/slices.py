@@ -12,15 +12,11 @@ from effx.analysis import slices as measured
 from effx.analysis.slices import LEVEL, SliceLoss, SliceReport, summary
 from effx.formatting import percent
 from effx.report.groups import Group
-from effx.report.sections import FOLDER, SCHEMA, Section, SectionColumn, SectionTable
+from effx.report.sections import FOLDER, SCHEMA, Section
 from effx.report.sheets import Sheet, SheetCell, SheetColumn
 
 SECTION = "slices"
 """Name of the report's section."""
-_MOST_ENGINES = 100
-_MOST_DRAWN_ROWS = 50_000
-"""Groups whose slices are tested for every report. An engine takes a tenth of a second where rows are right
-or wrong; where they have scores, seconds per 10,000 rows, and engines times rows are limited."""
 
 
 def write(report: SliceReport, texts: list[tuple[str, ...]], out: Path) -> None:
@@ -93,13 +89,7 @@ def section(report: SliceReport) -> Section:
         title=_title(report.task),
         schema=1,
         text=" ".join([*lines(report), _note(report)]),
-        tables=[
-            SectionTable(
-                sheet.title,
-                [SectionColumn(column.label) for column in sheet.columns],
-                [["" if cell is None else cell for cell in row] for row in sheet.rows],
-            )
-        ],
+        tables=[sheet.section_table()],
     )
 
 
@@ -117,11 +107,7 @@ def of_groups(groups: Sequence[Group], further: Sequence[Section]) -> list[Secti
     shown = {each.title for each in further}
     found = []
     for group in groups:
-        few = len(group.runs) <= _MOST_ENGINES and (
-            measured.is_right_or_wrong(group.baseline)
-            or len(group.runs) * group.baseline.quality.n <= _MOST_DRAWN_ROWS
-        )
-        if _title(group.cohort.task) in shown or not few:
+        if _title(group.cohort.task) in shown or not measured.is_quick(len(group.runs), group.baseline):
             continue
         report = measured.of_results(group.runs, group.baseline)
         if report is not None and any(each.flagged for each in report.losses):

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from effx import files, progress
 from effx.analysis import cohorts, pareto
 from effx.analysis import task_dependence as task_comparison
 from effx.analysis.objectives import OBJECTIVES
-from effx.analysis.task_choices import BASELINE, ChoicePair
-from effx.analysis.task_dependence import LEAST_RANKED
+from effx.analysis.orders import LEAST_RANKED
 from effx.analysis.task_results import (
     POINTS,
     Interaction,
@@ -24,18 +20,14 @@ from effx.analysis.task_results import (
     TaskOutcome,
     TechniqueOnTask,
 )
-from effx.errors import UsageError
-from effx.formatting import fixed, p_value, percent, times
-from effx.report.sections import (
-    Section,
-    SectionAxis,
-    SectionChart,
-    SectionColumn,
-    SectionPoint,
-    SectionSeries,
-    SectionTable,
-)
+from effx.analysis.technique_choices import BASELINE
+from effx.formatting import fixed, p_value, percent
+from effx.report import choice_sentences
+from effx.report import studies as studies_of
+from effx.report.choice_sentences import TASK
+from effx.report.sections import Section, SectionAxis, SectionChart, SectionPoint, SectionSeries
 from effx.report.sheets import Sheet, SheetCell, SheetColumn
+from effx.report.studies import around, counted, ends, place
 from effx.results import Run
 from effx.stats import CONFIDENCE
 
@@ -43,8 +35,6 @@ JSON = "task-dependence.json"
 FIGURE = "tasks-frontiers"
 _AXIS = {True: ("loss", "points"), False: ("relative loss", "%")}
 """Whether all tasks have the same metric -> what charts show, and its unit."""
-_MOST_ENGINES = 300
-"""In a report; the losses of some metrics take half a second each."""
 _SHOWN_PAIRS = 3
 """Pairs of tasks up to which the agreement of their orders is a sentence each."""
 
@@ -58,14 +48,10 @@ def write(studies: Sequence[TaskDependence], out: Path) -> None:
     """
     from effx.report import task_figures
 
-    out.mkdir(parents=True, exist_ok=True)
-    for study in studies:
-        folder = out / folder_name(study) if len(studies) > 1 else out
-        folder.mkdir(exist_ok=True)
-        for sheet in sheets(study):
-            sheet.write(folder)
-        task_figures.draw(study, folder / FIGURE)
-    files.write_json(out / JSON, to_json(studies))
+    studies_of.write(
+        studies, out, sheets=sheets, draw=lambda study, folder: task_figures.draw(study, folder / FIGURE),
+        name=studies_of.folder_name, content=(JSON, to_json(studies)),
+    )  # fmt: skip
 
 
 def of_report(runs: Sequence[Run]) -> list[TaskDependence]:
@@ -76,50 +62,12 @@ def of_report(runs: Sequence[Run]) -> list[TaskDependence]:
     latest = cohorts.latest(runs)
     if len({run.task for run in latest}) < 2:
         return []
-    if len(latest) > _MOST_ENGINES:
-        progress.say(f"tasks are not compared: more than {_MOST_ENGINES} engines; use effx compare-tasks")
-        return []
-    try:
-        studies = _shown(latest, "latency")
-        with contextlib.suppress(UsageError):  # energy was not measured of all, or by several meters
-            studies += _shown(latest, "energy")
-    except UsageError as error:
-        progress.say(f"tasks are not compared: {error}")
-        return []
-    except Exception as error:  # whatever it is, the rest of the report must not be lost to this section
-        progress.say(f"tasks are not compared: {type(error).__name__}: {error}")
-        return []
-    return studies
-
-
-def _shown(runs: Sequence[Run], objective: str) -> list[TaskDependence]:
-    """Return comparisons that can be written.
-
-    Raises:
-        UsageError: there are none.
-        ValueError: a number is not finite.
-    """
-    studies = task_comparison.compare(runs, objective)
-    for study in studies:
-        section(study)
-    json.dumps(to_json(studies), allow_nan=False)
-    return studies
+    return studies_of.of_report("tasks", latest, task_comparison.compare, section, to_json)
 
 
 def to_json(studies: Sequence[TaskDependence]) -> dict[str, Any]:
     """Return what task-dependence.json has."""
     return {"schema": 1, "studies": [{**study.to_json(), "sentences": lines(study)} for study in studies]}
-
-
-def folder_name(study: TaskDependence) -> str:
-    """Return a name for what is written about one of several studies."""
-    return files.safe_name(f"{study.objective}-{study.encoder}-{study.host}-{study.backend}-{study.device}")
-
-
-def title(study: TaskDependence) -> str:
-    """Return encoder, backend, host and cost."""
-    where = study.backend if study.device == "cpu" else f"{study.backend} on {study.device}"
-    return f"{study.encoder}, {where}, {study.host}, {OBJECTIVES[study.objective].short}"
 
 
 def sheets(study: TaskDependence) -> list[Sheet]:
@@ -143,10 +91,10 @@ def techniques(study: TaskDependence) -> Sheet:
             each = task.techniques[index]
             rows.append(
                 (each.technique, task.task, task.metric, task.n, each.score, each.loss,
-                 *_ends(each.loss_interval), each.relative_loss, *_ends(each.relative_interval), each.cost,
-                 *_ends(each.cost_interval))
+                 *ends(each.loss_interval), each.relative_loss, *ends(each.relative_interval), each.cost,
+                 *ends(each.cost_interval))
             )  # fmt: skip
-    return Sheet("tasks-techniques", f"Loss and cost by task ({title(study)})", columns, tuple(rows),
+    return Sheet("tasks-techniques", f"Loss and cost by task ({place(study)})", columns, tuple(rows),
                  _note(study))  # fmt: skip
 
 
@@ -159,7 +107,7 @@ def choices(study: TaskDependence) -> Sheet:
         SheetColumn("proven resamplings", 2, percent=True),
     )  # fmt: skip
     rows = [
-        (choice.task, task.n, choice.measured, choice.measured_cost, choice.measured_loss,
+        (choice.where, task.n, choice.measured, choice.measured_cost, choice.measured_loss,
          choice.shares.get(choice.measured, 0.0), choice.proven, choice.proven_cost,
          choice.proven_shares.get(choice.proven, 0.0))
         for task in study.tasks for choice in [task.choice]
@@ -169,7 +117,7 @@ def choices(study: TaskDependence) -> Sheet:
         "share of resamplings of rows and costs with the same choice. What is proven, with "
         f"{percent(study.confidence)} confidence, also depends on the number of rows."
     )
-    if unknown := _single_readings(study):
+    if unknown := choice_sentences.single_readings([task.choice for task in study.tasks]):
         note += f" {unknown}"
     return Sheet("tasks-choices", f"Cheapest within {study.max_drop:g}", columns, tuple(rows), note)
 
@@ -181,14 +129,14 @@ def agreements(study: TaskDependence) -> Sheet:
         SheetColumn("Kendall's tau", 2), SheetColumn("low", 2), SheetColumn("high", 2),
     )  # fmt: skip
     rows = [
-        (*each.tasks, each.by, each.techniques, each.tau, *_ends(each.interval)) for each in study.agreements
+        (*each.tasks, each.by, each.techniques, each.tau, *ends(each.interval)) for each in study.agreements
     ]
     note = (
         "tau-b of what was measured; noise brings it nearer to 0. The interval holds the true tau in at "
         f"least {percent(CONFIDENCE)} of cases: pairs of techniques whose order is not sure are taken either "
         "way."
     )
-    if unknown := _single_readings(study):
+    if unknown := choice_sentences.single_readings([task.choice for task in study.tasks]):
         note += f" {unknown} Orders by them have no interval."
     return Sheet("tasks-ranks", "Do tasks order the techniques alike", columns, tuple(rows), note)
 
@@ -206,7 +154,7 @@ def interactions(study: TaskDependence) -> Sheet:
         if each.p_adjusted is not None else (True, 2.0, 0.0),
     )  # fmt: skip
     rows: list[tuple[SheetCell, ...]] = [
-        (each.technique, *each.tasks, each.scale, each.difference, *_ends(each.interval), each.p,
+        (each.technique, *each.tasks, each.scale, each.difference, *ends(each.interval), each.p,
          each.p_adjusted, each.loses_more_on() or each.reason or "")
         for each in ordered
     ]  # fmt: skip
@@ -220,91 +168,36 @@ def interactions(study: TaskDependence) -> Sheet:
 
 def lines(study: TaskDependence) -> list[str]:
     """Return what the comparison shows, in sentences."""
-    return [*_best(study), *_proven(study), *_differing(study), *_orders(study)]
+    choices_of = [task.choice for task in study.tasks]
+    rows = {task.task: f"{task.task} ({task.n} rows)" for task in study.tasks}
+    return [
+        *choice_sentences.best(
+            TASK, choices_of, study.choices, study.max_drop, pairs=len(study.choices), exchanged=study.choices
+        ),
+        *choice_sentences.proven(
+            TASK, choices_of, study.max_drop, study.confidence, lambda choice: rows[choice.where]
+        ),
+        *_differing(study),
+        *_orders(study),
+    ]
 
 
 def text(study: TaskDependence) -> str:
     """Return what the terminal shows: techniques, choices, sentences and remarks."""
     columns = ("technique", "task", "score", "loss", "loss low", "loss high", "relative loss", "cost",
                "cost low", "cost high")  # fmt: skip
-    tables = [techniques(study).only(columns), choices(study)]
-    return "\n".join([*(sheet.markdown() for sheet in tables), *lines(study), *map(_sentence, study.remarks)])
+    return studies_of.text([techniques(study).only(columns), choices(study)], lines(study), study)
 
 
 def section(study: TaskDependence) -> Section:
     """Return the section for the page of ``effx report``."""
     return Section(
-        title=f"Does the best reduction depend on the task? {title(study)}",
+        title=f"Does the best reduction depend on the task? {place(study)}",
         schema=1,
-        text=" ".join([*lines(study), *(f"{_sentence(remark)}" for remark in study.remarks)]),
+        text=studies_of.paragraph(lines(study), study),
         charts=[_chart(study)],
-        tables=[_table(sheet) for sheet in sheets(study)],
+        tables=[sheet.section_table() for sheet in sheets(study)],
     )
-
-
-def _best(study: TaskDependence) -> list[str]:
-    named = _listed(study, lambda task: task.choice.measured)
-    limit = f"the cheapest technique that loses at most {_points(study.max_drop)} as measured is"
-    coverage = study.choices[0].coverage
-    covered = f"{fixed(100 * coverage, 1).removesuffix('.0')} %"
-    if all(pair.measured[0] == pair.measured[1] for pair in study.choices):
-        choice = study.tasks[0].choice.measured
-        same = f"the same on all {len(study.tasks)} tasks: {limit} '{choice}'"
-        share = min(task.choice.shares.get(choice, 0.0) for task in study.tasks)
-        agree = f"{percent(share)} of resamplings of each task, or more, choose it"
-        if unknown := _single_readings(study):
-            return [f"As measured, the best reduction is {same}. {unknown}"]
-        if share >= coverage:
-            return [f"The best reduction is {same}; {agree}."]
-        return [
-            f"As measured, the best reduction is {same}. That is not certain: {agree}, and "
-            f"{covered} would show it."
-        ]
-    shown = [pair for pair in study.choices if pair.measured_differ]
-    if not shown:
-        why = _single_readings(study) or (
-            f"For every two tasks, a technique is among the likeliest, which {covered} of "
-            "resamplings choose, of both."
-        )
-        return [f"The best reductions of the tasks cannot be told apart: {limit} {named}. {why}"]
-    pairs = "; ".join(" and ".join(pair.tasks) for pair in shown)
-    adjusted = f", adjusted for {len(study.choices)} pairs of tasks" if len(study.choices) > 1 else ""
-    return [
-        f"The best reduction depends on the task: {limit} {named}. With {percent(CONFIDENCE)} confidence"
-        f"{adjusted}, the choices differ between {pairs}: the techniques that {covered} of "
-        "resamplings choose have none in common.",
-        *(_exchanged(pair, study) for pair in shown),
-    ]
-
-
-def _single_readings(study: TaskDependence) -> str:
-    """Return that costs have no known error; empty: they have."""
-    if not any(task.choice.single_readings for task in study.tasks):
-        return ""
-    return "Costs are single readings: how far others would be from them is not known."
-
-
-def _exchanged(pair: ChoicePair, study: TaskDependence) -> str:
-    parts = []
-    for place, other in ((0, 1), (1, 0)):
-        loss, ratio = pair.exchanged_losses[place], pair.exchanged_costs[place]
-        allowed = "" if loss <= study.max_drop else ", more than allowed"
-        parts.append(
-            f"on {pair.tasks[place]}, '{pair.measured[other]}' loses {_points(loss)}{allowed} and costs "
-            f"{times(ratio)}x as much as '{pair.measured[place]}'"
-        )
-    return f"With the choices exchanged, {' and '.join(parts)}."
-
-
-def _proven(study: TaskDependence) -> list[str]:
-    proven = [task for task in study.tasks if task.choice.proven != BASELINE]
-    certain = f"with {percent(study.confidence)} confidence to lose at most {_points(study.max_drop)}"
-    without = [f"{task.task} ({task.n} rows)" for task in study.tasks if task not in proven]
-    if not proven:
-        return [f"No technique is proven {certain} on any task: more rows may prove one."]
-    named = ", ".join(f"'{task.choice.proven}' on {task.task}" for task in proven)
-    none = f" None is on {', '.join(without)}, which may be a matter of rows." if without else ""
-    return [f"The cheapest technique that is proven {certain}: {named}.{none}"]
 
 
 def _differing(study: TaskDependence) -> list[str]:
@@ -314,8 +207,8 @@ def _differing(study: TaskDependence) -> list[str]:
     shown = [each for each in tested if each.loses_more_on() is not None]
     if not shown:
         return [
-            f"No technique is shown to lose more on one task than on another ({_count(len(tested), 'test')}; "
-            "small differences would not be shown)."
+            "No technique is shown to lose more on one task than on another "
+            f"({counted(len(tested), 'test')}; small differences would not be shown)."
         ]
     return [
         f"{_interaction(each)}"
@@ -391,7 +284,7 @@ def _chart(study: TaskDependence) -> SectionChart:
             SectionSeries(
                 task.task,
                 [
-                    SectionPoint(each.cost, value, *_around(value, ends), label=each.technique)
+                    SectionPoint(each.cost, value, *around(value, ends), label=each.technique)
                     for each in frontier(task)
                     for value, ends in [each.in_percent(relative=not study.same_metric)]
                     if value is not None
@@ -402,40 +295,3 @@ def _chart(study: TaskDependence) -> SectionChart:
         ],
         interval="95 %",
     )
-
-
-def _around(value: float, ends: tuple[float, float] | None) -> tuple[float | None, float | None]:
-    """Return the ends of an interval, which a chart wants to hold its point."""
-    return (None, None) if ends is None else (min(ends[0], value), max(ends[1], value))
-
-
-def _table(sheet: Sheet) -> SectionTable:
-    return SectionTable(
-        sheet.title,
-        [SectionColumn(column.label) for column in sheet.columns],
-        [["" if cell is None else cell for cell in row] for row in sheet.rows],
-    )
-
-
-def _listed(study: TaskDependence, of: Any) -> str:
-    by_choice: dict[str, list[str]] = {}
-    for task in study.tasks:
-        by_choice.setdefault(of(task), []).append(task.task)
-    return "; ".join(f"'{choice}' on {', '.join(tasks)}" for choice, tasks in by_choice.items())
-
-
-def _ends(interval: tuple[float, float] | None) -> tuple[float | None, float | None]:
-    return interval or (None, None)
-
-
-def _points(difference: float) -> str:
-    number = fixed(100 * difference, 1)
-    return f"{number.removesuffix('.0')} point" + ("" if number == "1.0" else "s")
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" + ("" if number == 1 else "s")
-
-
-def _sentence(text: str) -> str:
-    return f"{text[0].upper()}{text[1:]}."

@@ -45,8 +45,8 @@ class RecommendSettings(Settings):
     tested engines)."""
 
 
-class TaskComparisonSettings(Settings):
-    """What a technique may lose on each of several tasks, and with which confidence."""
+class TechniqueComparisonSettings(Settings):
+    """What a technique may lose on each task, and with which confidence."""
 
     max_drop: Annotated[float, SHARE] = MAX_DROP
     """Maximum loss compared with the task's unreduced engine, in the task's own metric; 0.01 or 1% is one

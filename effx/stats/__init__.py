@@ -18,6 +18,7 @@ One method per question; intervals contain the true value in 95 % of cases unles
     a high percentile of few blocks       counts above it, Korn and Graubard    intervals.block_quantile
     ratio of latencies, interleaved       Student's t on logarithms of rounds   intervals.paired_ratio
     ratio of latencies, not interleaved   Welch's t on logarithms of blocks     intervals.unpaired_ratio
+    ratio of two such ratios              Welch's t on logarithms               intervals.welch
     ratio of quantities with intervals    MOVER on logarithms                   intervals.ratio_of_intervals
     mean of a few windows or seeds        Student's t                           intervals.mean_interval
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import functools
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -14,6 +15,7 @@ LEAST_BLOCKS = 3
 """Minimum number of blocks or rounds for an estimate of their spread."""
 _RESAMPLES = 2000
 _MOST_WEIGHTS = 4_000_000  # weights of examples in memory at a time
+_MOST_KEPT = 8_000_000  # between calls: all engines of a task are resampled alike, and drawing takes longest
 
 
 def metric_interval(
@@ -121,8 +123,21 @@ def _resampled(
     return np.concatenate(parts, axis=1)
 
 
-def _weights(n: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
-    """Yield how often each of n examples is drawn, [some of the resamples, n]."""
+def _weights(n: int, resamples: int, seed: int) -> Iterable[np.ndarray]:
+    """Return how often each of n examples is drawn, [some of the resamples, n] each."""
+    kept = n * resamples <= _MOST_KEPT
+    return _kept_weights(n, resamples, seed) if kept else _drawn_weights(n, resamples, seed)
+
+
+@functools.lru_cache(maxsize=2)
+def _kept_weights(n: int, resamples: int, seed: int) -> tuple[np.ndarray, ...]:
+    parts = tuple(_drawn_weights(n, resamples, seed))
+    for part in parts:
+        part.setflags(write=False)
+    return parts
+
+
+def _drawn_weights(n: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
     rng = np.random.default_rng(seed)
     step = max(1, _MOST_WEIGHTS // n)
     for start in range(0, resamples, step):

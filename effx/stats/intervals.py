@@ -414,7 +414,7 @@ def paired_ratio(
     if len(common) < LEAST_BLOCKS:
         return None
     logs = np.log([levels_b[number] / levels_a[number] for number in common])
-    return _ratio(mean(logs), standard_error(logs), len(logs) - 1)
+    return ratio_of_logs(mean(logs), standard_error(logs), len(logs) - 1)
 
 
 def unpaired_ratio(
@@ -438,12 +438,25 @@ def unpaired_ratio(
         np.log([statistic(np.asarray(block, dtype=float)) for block in blocks])
         for blocks in (blocks_a, blocks_b)
     )
-    squares = np.array([standard_error(logs_a) ** 2, standard_error(logs_b) ** 2])
+    error, degrees = welch(
+        (standard_error(logs_a), len(logs_a) - 1), (standard_error(logs_b), len(logs_b) - 1)
+    )
+    return ratio_of_logs(mean(logs_b) - mean(logs_a), error, degrees)
+
+
+def welch(a: tuple[float, float], b: tuple[float, float]) -> tuple[float, float]:
+    """Return standard error and degrees of freedom of a difference of two independent estimates (Welch 1947).
+
+    Args:
+        a: standard error and degrees of freedom of one; infinite degrees: its error is known.
+        b: likewise.
+    """
+    squares, degrees = np.array([a[0], b[0]]) ** 2, np.array([a[1], b[1]])
     total = float(squares.sum())
-    if total == 0.0:
-        return _ratio(mean(logs_b) - mean(logs_a), 0.0, 1)
-    degrees = total**2 / float(np.sum(squares**2 / [len(logs_a) - 1, len(logs_b) - 1]))
-    return _ratio(mean(logs_b) - mean(logs_a), float(np.sqrt(total)), degrees)
+    spread = float(np.sum(squares**2 / degrees))
+    if spread == 0.0:
+        return float(np.sqrt(total)), 1.0 if total == 0.0 else float("inf")
+    return float(np.sqrt(total)), total**2 / spread
 
 
 def ratio_of_intervals(
@@ -504,7 +517,14 @@ def widest(
     return (low, high) if between is None else (min(low, between[0]), max(high, between[1]))
 
 
-def _ratio(log: float, error: float, degrees: float) -> Ratio:
+def ratio_of_logs(log: float, error: float, degrees: float) -> Ratio:
+    """Return a ratio with Student's interval.
+
+    Args:
+        log: its logarithm.
+        error: standard error of that.
+        degrees: of freedom.
+    """
     half = error * student(degrees)
     return Ratio(float(np.exp(log)), (float(np.exp(log - half)), float(np.exp(log + half))))
 

@@ -47,6 +47,19 @@ def normal_two_sided(difference: float, error: float) -> float:
     return float(2 * stats.norm.sf(abs(difference) / error))
 
 
+def student_two_sided(difference: float, error: float, degrees: float) -> float:
+    """Return the two-sided p-value that an estimate is of 0, by Student's t.
+
+    Args:
+        difference: the estimate.
+        error: its standard error, above 0.
+        degrees: of freedom; may be infinite.
+    """
+    from scipy import stats
+
+    return float(2 * stats.t.sf(abs(difference) / error, degrees))
+
+
 def holm(p_values: Sequence[float]) -> list[float]:
     """Return p-values adjusted for their number by Holm's step-down rule (Holm 1979), in their order."""
     order = np.argsort(p_values, kind="stable")

@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from effx.analysis import task_choices, task_dependence, task_runs
-from effx.analysis.task_choices import BASELINE
+from effx.analysis import task_dependence, task_runs, technique_choices
 from effx.analysis.task_results import POINTS, RELATIVE, Interaction
+from effx.analysis.technique_choices import BASELINE
 from effx.errors import UsageError
 from effx.manifests import CheckpointOrigin, ExitTarget
 from effx.report import task_dependence as tables
 from effx.results import ReferenceEngine, Run
-from effx.specs.constraints import TaskComparisonSettings
+from effx.specs.constraints import TechniqueComparisonSettings
 from effx.stats.metrics import METRICS
 from tests.analysis.simulated_run import simulated_run
 from tests.analysis.simulated_tasks import study
@@ -226,7 +226,7 @@ def test_many_equal_techniques_are_not_said_to_be_chosen_differently() -> None:
     equal = {f"seq{8 * i}": (0.01, 0.01, 0.006) for i in range(2, 42)}
     for seed, rounds in enumerate((3, 5, 5, 6)):
         runs = study(seed, ("a", "b"), equal, rounds=rounds)
-        (found,) = task_dependence.compare(runs, settings=TaskComparisonSettings(max_drop=0.05))
+        (found,) = task_dependence.compare(runs, settings=TechniqueComparisonSettings(max_drop=0.05))
         assert not found.choices[0].measured_differ and not found.choices[0].proven_differ
         assert tables.lines(found)[0].startswith("The best reductions of the tasks cannot be told apart")
 
@@ -248,7 +248,7 @@ def test_sets_of_choices_are_the_fewest_that_cover(pairs: int, coverage: float) 
     (found,) = task_dependence.compare(study(24, ("a", "b"), TECHNIQUES))
     shares = {"x": 0.01, "y": 0.9, "z": 0.08, "w": 0.01}
     a, b = (replace(task.choice, shares=shares) for task in found.tasks)
-    pair = task_choices.pair(a, b, pairs=pairs)
+    pair = technique_choices.pair(a, b, pairs=pairs)
     assert pair.coverage == pytest.approx(coverage)
     assert pair.measured_among[0] == (("y", "z") if pairs == 1 else ("y", "z", "x", "w"))
 
@@ -293,7 +293,7 @@ def test_the_cheapest_is_proven_only_with_enough_rows() -> None:
 def test_max_drop_decides_the_choice() -> None:
     runs = study(11, ("a", "b"), CLEAR)
     (strict,) = task_dependence.compare(runs)
-    (lax,) = task_dependence.compare(runs, settings=TaskComparisonSettings(max_drop=0.5))
+    (lax,) = task_dependence.compare(runs, settings=TechniqueComparisonSettings(max_drop=0.5))
     assert {task.choice.measured for task in strict.tasks} == {"seq32"}
     assert {task.choice.measured for task in lax.tasks} == {"seq16"}
 
@@ -480,4 +480,4 @@ def test_techniques_that_lose_the_same_have_no_order() -> None:
 
 def test_each_pair_of_tasks_is_compared_once() -> None:
     (found,) = task_dependence.compare(study(18, ("a", "b", "c"), CLEAR))
-    assert [pair.tasks for pair in found.choices] == list(itertools.combinations("abc", 2))
+    assert [pair.where for pair in found.choices] == list(itertools.combinations("abc", 2))

@@ -116,7 +116,7 @@ def test_report_is_not_lost_to_the_section(
     def fails(*_: object, **__: object) -> None:
         raise ZeroDivisionError("by chance")
 
-    monkeypatch.setattr("effx.analysis.task_choices.choose", fails)
+    monkeypatch.setattr("effx.analysis.technique_choices.choose", fails)
     assert run(["report", str(folder), "-o", str(tmp_path / "report")]) == 0
     assert "tasks are not compared: ZeroDivisionError" in capsys.readouterr().err
     assert (tmp_path / "report/index.html").is_file()

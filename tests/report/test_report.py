@@ -426,7 +426,7 @@ def test_an_interrupted_report_leaves_the_previous_one(
         [simulated_results.run(number, rounds=5, queries=20) for number in range(2)], tmp_path / "results"
     )
     _, folder = report([tmp_path / "results"])
-    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
     def fail(payload: object) -> str:
         raise KeyboardInterrupt
@@ -434,7 +434,7 @@ def test_an_interrupted_report_leaves_the_previous_one(
     monkeypatch.setattr(page, "render", fail)
     with pytest.raises(KeyboardInterrupt):
         report([tmp_path / "results"])
-    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
     assert [path.name for path in folder.parent.iterdir() if path.name.startswith(".")] == []
 
 

@@ -235,3 +235,17 @@ def test_adjusted_difference_is_that_of_two_more_rows() -> None:
     rows = np.array([-1.0] * (only_a + 1) + [1.0] * (only_b + 1) + [0.0] * (n - only_a - only_b))
     assert (difference, error) == pytest.approx((rows.mean(), rows.std() / np.sqrt(n + 2)))
     assert intervals.adjusted_difference(0, 0, n)[1] > 0
+
+
+def test_welch_adds_errors_in_squares() -> None:
+    rng = np.random.default_rng(5)
+    a, b = rng.normal(0, 1, 6), rng.normal(1, 3, 9)
+    expected = stats.ttest_ind(b, a, equal_var=False)
+    parts = [(values.std(ddof=1) / np.sqrt(len(values)), len(values) - 1) for values in (a, b)]
+    error, degrees = intervals.welch(*parts)
+    assert degrees == pytest.approx(expected.df)
+    assert (b.mean() - a.mean()) / error == pytest.approx(expected.statistic)
+    assert intervals.welch((3.0, np.inf), (4.0, np.inf)) == (5.0, np.inf)
+    assert intervals.welch((3.0, 4.0), (0.0, 7.0)) == pytest.approx((3.0, 4.0))
+    ratio = intervals.ratio_of_logs(np.log(2.0), 0.1, np.inf)
+    assert ratio.interval == pytest.approx((2 * np.exp(-0.1 * 1.959964), 2 * np.exp(0.1 * 1.959964)))

@@ -40,3 +40,11 @@ def test_normal_two_sided_as_scipy() -> None:
     assert tests.normal_two_sided(0.0, 1.0) == 1.0
     for z in (-2.5, 0.7, 4.0):
         assert tests.normal_two_sided(0.3 * z, 0.3) == pytest.approx(2 * stats.norm.cdf(-abs(z)))
+
+
+def test_student_two_sided_is_that_of_scipy() -> None:
+    values = np.array([0.3, 1.4, 0.9, -0.2, 0.8])
+    error = values.std(ddof=1) / np.sqrt(len(values))
+    expected = stats.ttest_1samp(values, 0.0).pvalue
+    assert tests.student_two_sided(values.mean(), error, 4) == pytest.approx(expected)
+    assert tests.student_two_sided(1.0, 0.5, np.inf) == pytest.approx(tests.normal_two_sided(1.0, 0.5))

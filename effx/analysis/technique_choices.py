@@ -1,4 +1,5 @@
-"""The cheapest technique that loses little, task by task, and whether the answer depends on the task.
+"""The cheapest technique that loses little on each of several tasks, or at each of several lengths of the
+inputs, and whether the answer depends on them.
 
     measured   the cheapest whose measured loss is at most the limit: what the data suggest
     proven     the cheapest whose loss is proven to be at most the limit (:mod:`effx.analysis.certification`):
@@ -10,7 +11,8 @@ of rows jointly, and of costs with errors of rounds. The share in which a techni
 certain the choice is. For each task, the smallest set of techniques that together have a share of
 1 - alpha / 2 is taken to hold the truly cheapest; alpha is 5 %, divided by the number of pairs of tasks. Two
 tasks are shown to choose differently where their sets have no technique in common: each set may be wrong in
-alpha / 2 of cases. Many techniques that are about equal make large sets, and show no difference.
+alpha / 2 of cases. Many techniques that are about equal make large sets, and show no difference. Lengths
+are compared likewise.
 
 Errors of costs: few rounds have few resamplings, so that of many equal techniques only few would ever be
 drawn. Each cost is drawn from Student's t instead, with the standard error of its resampled rounds, and on
@@ -28,8 +30,9 @@ import numpy as np
 from effx.analysis import certification, recommend
 from effx.analysis.constraints import ROUNDING, of_constraints
 from effx.analysis.objectives import Objective
-from effx.analysis.task_runs import TaskRuns
-from effx.specs.constraints import Constraints, TaskComparisonSettings
+from effx.analysis.relative_costs import RelativeCosts
+from effx.analysis.technique_runs import TaskRuns
+from effx.specs.constraints import Constraints, TechniqueComparisonSettings
 from effx.stats import CONFIDENCE
 
 BASELINE = "not reduced"
@@ -38,9 +41,10 @@ BASELINE = "not reduced"
 
 @dataclass(frozen=True)
 class Choice:
-    """The cheapest technique of one task within the limit."""
+    """The cheapest technique within the limit, on one task or at one length."""
 
-    task: str
+    where: str
+    """The task, or the shape of the inputs."""
     measured: str
     """A technique, or :data:`BASELINE`."""
     measured_cost: float
@@ -60,55 +64,51 @@ class Choice:
 
 @dataclass(frozen=True)
 class ChoicePair:
-    """The choices of two tasks."""
+    """The choices on two tasks, or at two lengths."""
 
-    tasks: tuple[str, str]
+    where: tuple[str, str]
     measured: tuple[str, str]
     measured_among: tuple[tuple[str, ...], tuple[str, ...]]
-    """For each task the fewest techniques that resamplings choose in a share of ``coverage``."""
+    """For each the fewest techniques that resamplings choose in a share of ``coverage``."""
     measured_differ: bool
     """Whether the choices are shown to differ: these sets have nothing in common."""
     proven: tuple[str, str]
     proven_among: tuple[tuple[str, ...], tuple[str, ...]]
     proven_differ: bool
     coverage: float
-    """1 - alpha / 2, with alpha adjusted for the number of pairs of tasks."""
+    """1 - alpha / 2, with alpha adjusted for the number of pairs."""
     exchanged_losses: tuple[float, float]
-    """What the second task's measured choice loses on the first, and the first's on the second."""
+    """What the second measured choice loses on the first task, and the first on the second."""
     exchanged_costs: tuple[float, float]
     """Cost of the other task's choice, relative to that of its own: at least 1 where its loss is within the
     limit, and anything where it is not."""
 
 
 def choose(
+    where: str,
     one: TaskRuns,
     cost: Objective,
     losses: np.ndarray,
-    costs: np.ndarray,
-    settings: TaskComparisonSettings,
-    *,
-    rounds: int | None,
-    single_readings: bool,
+    costs: RelativeCosts,
+    settings: TechniqueComparisonSettings,
 ) -> Choice:
     """Return the cheapest technique of a task, as measured and as proven.
 
     Args:
+        where: the task, or the shape of the inputs.
         one: the task's engines.
         cost: what is to be low.
         losses: in joint resamplings [techniques, resamples].
-        costs: relative to the baseline, likewise.
+        costs: of the engines, in their order.
         settings: the largest accepted loss, and the confidence of its proof.
-        rounds: that costs were measured in; None: ``costs`` have all that is known of their errors.
-        single_readings: whether costs are single readings.
     """
     names = [BASELINE, *one.engines]
     runs = [one.baseline, *one.engines.values()]
     measured_losses = np.array([one.baseline.quality.value - run.quality.value for run in runs])
-    values = np.array([cost.value(run) for run in runs], dtype=float)
-    relative = values[0] / values if cost.maximise else values / values[0]
-    drawn_costs = np.concatenate([np.ones((1, costs.shape[1])), costs])
-    if rounds is not None:
-        drawn_costs = _drawn(one.task, relative, drawn_costs, rounds)
+    relative = np.array([1.0, *costs.values])
+    drawn_costs = np.concatenate([np.ones((1, costs.draws.shape[1])), costs.draws])
+    if costs.rounds is not None:  # else the resamplings have all that is known of their errors
+        drawn_costs = _drawn(where, relative, drawn_costs, costs.rounds)
     drawn_losses = np.concatenate([np.zeros((1, losses.shape[1])), losses])
     limit = settings.max_drop + ROUNDING
     limits = of_constraints(Constraints(max_drop=settings.max_drop), one.baseline)
@@ -118,7 +118,7 @@ def choose(
     first = _cheapest(relative, measured_losses, measured_losses <= limit)
     proven = _cheapest(relative, measured_losses, certified.proven)
     return Choice(
-        task=one.task,
+        where=where,
         measured=names[first],
         measured_cost=float(relative[first]),
         measured_loss=float(measured_losses[first]),
@@ -128,16 +128,16 @@ def choose(
         proven_shares=_shares(names, drawn_costs, proven_drawn, cost),
         costs=dict(zip(names, relative.tolist(), strict=True)),
         losses=dict(zip(names, measured_losses.tolist(), strict=True)),
-        single_readings=single_readings,
+        single_readings=costs.single_readings,
     )
 
 
 def pair(a: Choice, b: Choice, *, pairs: int) -> ChoicePair:
-    """Return whether two tasks choose differently.
+    """Return whether two tasks, or lengths, choose differently.
 
     Args:
-        a: the choice of one task.
-        b: that of the other.
+        a: the choice on one task.
+        b: that on the other, among the same techniques.
         pairs: of tasks that are compared.
     """
     coverage = 1 - (1 - CONFIDENCE) / pairs / 2
@@ -145,7 +145,7 @@ def pair(a: Choice, b: Choice, *, pairs: int) -> ChoicePair:
     proven = _among(a.proven_shares, coverage), _among(b.proven_shares, coverage)
     known = not (a.single_readings or b.single_readings)
     return ChoicePair(
-        tasks=(a.task, b.task),
+        where=(a.where, b.where),
         measured=(a.measured, b.measured),
         measured_among=measured,
         measured_differ=known and a.measured != b.measured and set(measured[0]).isdisjoint(measured[1]),
@@ -177,17 +177,17 @@ def _shares(names: list[str], costs: np.ndarray, allowed: np.ndarray, cost: Obje
     }
 
 
-def _drawn(task: str, relative: np.ndarray, costs: np.ndarray, rounds: int) -> np.ndarray:
+def _drawn(where: str, relative: np.ndarray, costs: np.ndarray, rounds: int) -> np.ndarray:
     """Return relative costs as they vary by their errors, each on its own [techniques, resamples].
 
     Args:
-        task: by whose name they are drawn.
+        where: by whose name they are drawn.
         relative: as measured [techniques]; the first is the baseline's, which does not vary.
         costs: in joint resamplings of rounds [techniques, resamples].
         rounds: at least two.
     """
     error = np.log(costs).std(axis=1) * np.sqrt(rounds / (rounds - 1))
-    deviations = np.random.default_rng(list(task.encode())).standard_t(rounds - 1, costs.shape)
+    deviations = np.random.default_rng(list(where.encode())).standard_t(rounds - 1, costs.shape)
     return np.asarray(relative[:, None] * np.exp(error[:, None] * deviations))
 
 

@@ -1,0 +1,227 @@
+"""Which engines of one task are compared technique by technique, and with which baseline.
+
+rows          one set of rows, one seed
+baseline      an unreduced fp32 engine
+techniques    what was asked for (:mod:`effx.analysis.shared_techniques`), an engine for each
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from effx.analysis import cohorts, shared_techniques
+from effx.analysis.techniques import technique
+from effx.results import Run
+from effx.stats import intervals
+from effx.stats.metrics import METRICS
+
+MOST_TECHNIQUES = 100
+"""That are compared; every pair of them is ranked in every resampling."""
+_MADE_DIFFERENTLY = "as engines with the same title were made with different settings or checkpoints"
+
+
+@dataclass(frozen=True)
+class TaskRuns:
+    """The engines of one task that are compared."""
+
+    task: str
+    baseline: Run
+    engines: Mapping[str, Run]
+    """By technique, in the same order for all tasks."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where engines were measured that may be compared."""
+
+    encoder: str
+    host: str
+    backend: str
+    device: str
+
+    @classmethod
+    def of(cls, run: Run) -> Place:
+        engine = run.engine
+        return cls(engine.model or "unknown encoder", run.host_id, engine.backend, engine.device)
+
+
+def different_places(runs: Sequence[Run]) -> list[str]:
+    """Return in what the places of runs differ, in words."""
+    return [
+        f"they have different {what}, {', '.join(sorted(values))}"
+        for what, values in (
+            ("encoders", {run.engine.model or "unknown encoder" for run in runs}),
+            ("hosts", {run.host_id for run in runs}),
+            ("backends", {run.engine.backend for run in runs}),
+            ("devices", {run.engine.device for run in runs}),
+        )
+        if len(values) > 1
+    ]
+
+
+@dataclass(frozen=True)
+class TitledRuns:
+    """The engines of one task and seed that were scored on the same rows."""
+
+    task: str
+    titles: Mapping[str, list[Run]]
+    """By technique, each by name."""
+    unreduced: tuple[str, ...]
+    """Titles of unreduced fp32 engines, the plainest first; none whose engines were made differently."""
+
+
+def unable(run: Run) -> str | None:
+    """Return why a result has no loss that can be tested; None: it has."""
+    if reason := run.withdrawn("quality"):
+        return reason
+    if run.quality.reference is not None:
+        return "its rows have no labels"
+    return None if cohorts.has_predictions(run) else "its results were shared without predictions"
+
+
+def loss_interval(baseline: Run, run: Run) -> tuple[float, float] | None:
+    """Return the 95 % interval of an engine's loss in the task's metric; None: too few predictions differ."""
+    quality = baseline.quality
+    interval = intervals.paired_interval(
+        METRICS[quality.metric], quality.label_array, quality.prediction_array, run.quality.prediction_array
+    )
+    return None if interval is None else (-interval[1], -interval[0])
+
+
+def titled(task: str, runs: Sequence[Run], remarks: list[str]) -> TitledRuns:
+    """Return the engines of a task that are compared, by technique.
+
+    Args:
+        task: the task.
+        runs: its results.
+        remarks: to which what is left out is added.
+    """
+    cohort = max(
+        cohorts.split(runs, labels=True).values(),
+        key=lambda members: (any(map(_is_unreduced, members)), len(members)),
+    )
+    if len(cohort) < len(runs):
+        remarks.append(f"{task}: {len(runs) - len(cohort)} engines scored on other rows are left out")
+    one_seed = sorted(_one_seed(task, cohort, remarks), key=lambda run: run.name)
+    unreduced = [run for run in one_seed if _is_unreduced(run)]
+    if not unreduced:
+        return TitledRuns(task, {}, ())
+    full = max(unreduced, key=lambda run: (run.engine.structure is not None, run.engine.max_length or 0))
+    found: dict[str, list[Run]] = {}
+    for run in one_seed:
+        title = shared_techniques.title(run, full)
+        if title is not None:
+            found.setdefault(title, []).append(run)
+    found = {title: _plain(task, members, remarks) for title, members in sorted(found.items())}
+    titles = [
+        title for title, members in found.items()
+        if any(map(_is_unreduced, members)) and not _differ(members)
+    ]  # fmt: skip
+    return TitledRuns(task, found, tuple(sorted(titles, key=plainness)))
+
+
+def of_task(rows: TitledRuns, base: str, remarks: list[str], reasons: list[str]) -> TaskRuns:
+    """Return the engines of a task by technique, without those that two differently made engines are.
+
+    Args:
+        rows: the engines.
+        base: technique of the baseline, one of ``rows.unreduced``.
+        remarks: to which what is left out is added.
+        reasons: likewise.
+    """
+    baseline, *same = sorted(rows.titles[base], key=lambda run: not _is_unreduced(run))
+    if same:
+        others = ", ".join(run.name for run in same)
+        remarks.append(f"{rows.task}: the baseline is {baseline.name}; as their results say no more, "
+                       f"{others} is the same and left out")  # fmt: skip
+    engines = {}
+    for title, members in rows.titles.items():
+        if title == base:
+            continue
+        others = ", ".join(run.name for run in members[1:])
+        if _differ(members):
+            left = f"{rows.task}: '{title}' is left out: {_MADE_DIFFERENTLY}: {members[0].name}, {others}"
+            remarks.append(left)
+            reasons.append(left)
+            continue
+        if others:
+            remarks.append(f"{rows.task}: '{title}' is {members[0].name}; as their results say no more, "
+                           f"{others} is the same technique and left out")  # fmt: skip
+        engines[title] = members[0]
+    return TaskRuns(rows.task, baseline, engines)
+
+
+def sessions(one: TaskRuns) -> list[str]:
+    apart = [run for run in one.engines.values() if run.session != one.baseline.session]
+    if not apart:
+        return []
+    return [f"{one.task}: {len(apart)} engines were measured in other sessions than the baseline, so that "
+            "changes of the host between them affect their costs"]  # fmt: skip
+
+
+def plainness(title: str) -> tuple[int, str]:
+    """Return what orders titles from the plainest, which is ``fp32`` alone, on."""
+    parts = [part for part in re.split(r", |\+", title) if part != "fp32"]
+    return len(parts), title
+
+
+def without_baseline(rows: TitledRuns, place: Place) -> str:
+    """Return why a task has no baseline."""
+    ambiguous = [
+        run.name for members in rows.titles.values() if any(map(_is_unreduced, members)) for run in members
+    ]
+    if ambiguous:
+        return f"its unreduced fp32 engine is not known, {_MADE_DIFFERENTLY}: {', '.join(ambiguous)}"
+    return f"its unreduced fp32 engine was not measured with {place.backend}"
+
+
+def _plain(task: str, members: list[Run], remarks: list[str]) -> list[Run]:
+    """Return engines of one title without those whose checkpoint has exits or tokens that are not used."""
+    plain = [
+        run for run in members
+        if (origin := run.engine.origin) is None or (origin.exits is None and origin.tokens is None)
+    ]  # fmt: skip
+    left = [run.name for run in members if run not in plain]
+    if not plain or not left:
+        return members
+    remarks.append(
+        f"{task}: {', '.join(left)} left out: their checkpoints have exits or a token schedule, which these "
+        f"engines do not use; {plain[0].name} is of one without"
+    )
+    return plain
+
+
+def _differ(members: Sequence[Run]) -> bool:
+    """Whether engines with one title are known to be made with other settings, or from other checkpoints.
+
+    What a checkpoint that was trained further was made from is not in its settings.
+    """
+    made: set[tuple[str, str | None] | None] = set()
+    for run in members:
+        origin = run.engine.origin
+        further = run.engine.checkpoint.digest if origin is not None and origin.trained_further else None
+        made.add(None if origin is None else (origin.settings, further))
+    return len(made) > 1
+
+
+def _one_seed(task: str, runs: list[Run], remarks: list[str]) -> list[Run]:
+    """Return the engines of the seed that most have, and those whose seed is unknown.
+
+    A seed without an unreduced fp32 engine is taken only where no seed has one.
+    """
+    seeds = Counter(run.engine.origin.seed for run in runs if run.engine.origin is not None)
+    if len(seeds) < 2:
+        return runs
+    able = {run.engine.origin.seed for run in runs if run.engine.origin is not None and _is_unreduced(run)}
+    chosen = min(seeds, key=lambda seed: (seed not in able, -seeds[seed], seed))
+    left = sum(seeds.values()) - seeds[chosen]
+    remarks.append(f"{task}: seed {chosen}; {left} engines with other seeds are left out")
+    return [run for run in runs if run.engine.origin is None or run.engine.origin.seed == chosen]
+
+
+def _is_unreduced(run: Run) -> bool:
+    """Whether losses and costs may be relative to an engine."""
+    return technique(run).name == "full" and run.engine.precision == "fp32"
