@@ -353,7 +353,7 @@ def test_two_processes_share_tickets_as_one_does(
             ).folder  # fmt: skip
         )
     code = f"""
-from effx.specs.training import MultitaskSettings
+from effx.specs.multitask import MultitaskSettings
 from effx.train.multitask import multitask
 settings = MultitaskSettings.of(epochs=4, max_length=16, lr=4e-3, batch_size=8, optimizer="adamax",
                                 precision="fp32",
