@@ -89,6 +89,7 @@ def _ticket(ticket: TicketRecord) -> str:
         *([ticket.importance] if ticket.importance != _USUAL.importance else []),
         *([ticket.granularity] if ticket.granularity != _USUAL.granularity else []),
         *([f"{ticket.rounds} rounds"] if ticket.rounds > 1 else []),
+        *([f"scores of {ticket.source}"] if ticket.source is not None else []),
     ]
     return f"{kind}ticket {ticket.level} %" + (f" ({', '.join(by)})" if by else "")
 

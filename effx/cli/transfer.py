@@ -10,7 +10,6 @@ import click
 
 from effx.cli import options, several_tasks
 from effx.specs import presets
-from effx.specs.heads import HeadSettings
 from effx.specs.transfer import TransferSettings
 
 
@@ -20,7 +19,6 @@ from effx.specs.transfer import TransferSettings
 @several_tasks.data
 @options.mask_preset
 @options.of(TransferSettings)
-@options.of(HeadSettings, without=("fresh_head",))
 @options.training_meter
 @options.workspace("masks, table, figure, checkpoints. Default: transfer/MODEL.")
 @click.option("--json", "as_json", is_flag=True, help="Print table.json.")
@@ -54,7 +52,7 @@ def command(
     from effx.recipe import sweeps
     from effx.train.transfer import markdown
 
-    head, rest = options.apart(HeadSettings, options.given(context, settings))
+    rest = options.given(context, settings)
     rest = presets.transfer_values(preset, rest) if preset else rest
     names = several_tasks.names(tasks)
     table = sweeps.transfer(
@@ -63,6 +61,5 @@ def command(
         out=out,
         data_folders=several_tasks.folders(sources, names),
         settings=TransferSettings.of(**rest),
-        head=HeadSettings.of(**head) if head else None,
     )
     click.echo(json.dumps(table, indent=1) if as_json else markdown(table).rstrip())

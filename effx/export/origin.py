@@ -60,7 +60,7 @@ def _settings(manifest: CheckpointManifest) -> dict[str, object]:
         else [tokens.rule, None if tokens.target is None else tokens.target.to_json()],
         "zeros": None if sparsity is None
         else [round(sparsity.share, _SHARE_DECIMALS), sparsity.objective, sparsity.kind, sparsity.init,
-              sparsity.rewind, sparsity.mask if sparsity.found_by is None else None],
+              sparsity.rewind, sparsity.mask if sparsity.found_by is None else None, sparsity.source],
         "shared": None if manifest.shared is None
         else [list(manifest.shared.tasks), sorted(manifest.shared.tickets)],
     }  # fmt: skip

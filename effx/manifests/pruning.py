@@ -35,6 +35,8 @@ class TicketRecord(Record):
     """Without those of the checkpoint that was scored first, if it was reduced itself."""
     rounds: Annotated[int, Field(ge=1)] = 1
     """Rounds in which they were pruned, each scored anew; 1: one shot."""
+    source: str | None = None
+    """Where the scores are from: another task, or ``other seed``; None: the ticket's own task and seed."""
 
 
 LayerStrategy = Annotated[str, OneOf("layer reduction", layer_reduction.STRATEGIES)]
@@ -121,6 +123,9 @@ class SparsityRecord(Record):
     """Which weights were fine-tuned under the mask, one of :data:`effx.specs.lottery.START_WEIGHTS`."""
     rewind: Positive | None = None
     """Optimizer steps of the first fine-tuning that the weights were reset to; None: to ``init``."""
+    source: str | None = None
+    """Where the mask is from: another task, ``other seed`` or ``mlm``; None: the checkpoint's own task and
+    seed, or a file."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -141,6 +146,7 @@ class SparsityRecord(Record):
         """How the mask was found, and to which weights it was applied, in words: ``imp, fresh weights``."""
         kind = self.found_by or "mask of a file"
         parts = [kind if self.objective in (None, "task") else f"{kind} of {self.objective}"]
+        parts += [] if self.source is None else [f"mask of {self.source}"]
         parts += {"fresh": ["fresh weights"], "shuffled": ["shuffled layers"]}.get(self.init, [])
         parts += [] if self.rewind is None else [f"rewound to step {self.rewind}"]
         return ", ".join(parts)

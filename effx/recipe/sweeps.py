@@ -165,7 +165,6 @@ def transfer(
     out: str | Path | None = None,
     data_folders: Mapping[str, DataLocation] | None = None,
     settings: TransferSettings | None = None,
-    head: HeadSettings | None = None,
     executor: Executor | None = None,
 ) -> dict[str, Any]:
     """Find masks or tickets on several tasks, train each task under each, and write their table and figure.
@@ -178,7 +177,6 @@ def transfer(
         out: the workspace; default ``transfer/MODEL``.
         data_folders: task -> file or folder of its rows; default: the hub, or the demo corpus.
         settings: which masks and tickets, and how to train.
-        head: whether the model's task head is kept or replaced; default: replaced.
         executor: where cells run; None: in this process.
 
     Returns:
@@ -192,7 +190,7 @@ def transfer(
     """
     from effx.train import transfer as training
 
-    settings, head = settings or TransferSettings(), head or HeadSettings(fresh_head=True)
+    settings, head = settings or TransferSettings(), HeadSettings(fresh_head=True)
     folders = dict(data_folders or {})
     if len(task_names) < 2:
         raise UsageError("a transfer needs two tasks or more, e.g. mrpc,rte.")

@@ -26,7 +26,7 @@ from effx.specs.adaptation import AdaptationSettings
 from effx.specs.distillation import DistillationSettings
 from effx.specs.exits import EarlyExitSettings
 from effx.specs.heads import HeadSettings
-from effx.specs.lottery import LotterySearchSettings, LotterySettings
+from effx.specs.lottery import LotterySearchSettings, LotterySettings, MlmSettings
 from effx.specs.measurement import BuiltFor, MeasurementPlan
 from effx.specs.multitask import MultitaskSettings
 from effx.specs.optimize import OneShotSettings, OptimizeSettings
@@ -80,6 +80,7 @@ class LotteryMaskStage(Settings):
     """Find the mask of a percentage of the weights, and write its file."""
 
     task: str
+    """Empty: the passages of a file, or the pretrained weights alone, decide the mask."""
     percent: int
     """Percentage of the weights that the mask sets to zero."""
     kind: str
@@ -124,6 +125,8 @@ class LotteryRoundStage(TaughtStage):
     """For the manifest: what the rounds trained; None: nothing, or unknown, as the mask was given."""
     mask_digest: str | None = None
     """SHA-256 of the mask file that was given."""
+    source: str | None = None
+    """Where the mask was found, if not on the same task with the same seed."""
     head: HeadSettings = HeadSettings()
     finetune: FinetuneSettings = FinetuneSettings()
 
@@ -206,6 +209,8 @@ class TicketStage(TaughtStage):
     task: str
     head: HeadSettings = HeadSettings()
     ticket: TicketSettings
+    source: str | None = None
+    """Where the scores are from, if not from the same task with the same seed."""
 
 
 class TicketsRungStage(Settings):
@@ -243,6 +248,10 @@ class TransferTableStage(Settings):
     """Every fine-tuning, and what it is in the table."""
     transfer: TransferSettings = TransferSettings()
     """Without files and controls."""
+    mlm: MlmSettings | None = None
+    """How the control mlm was found, without the file; None: there is none."""
+    text_digest: str | None = None
+    """SHA-256 of the file of passages."""
 
 
 class AdaptStage(Settings):

@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar, Self
 from pydantic import Field, model_validator
 
 from effx.errors import UsageError
+from effx.specs.layer_reduction import CONTRIBUTION
 from effx.specs.levels import Level
 from effx.specs.lottery import LR_LOTTERY, LotterySettings, MlmSettings, Sparsity
 from effx.specs.multitask import TaskLimit
@@ -48,7 +49,7 @@ class TransferSettings(Settings):
     mlm: MlmSettings = MlmSettings()
     seeds: Count = 3
     """Number of seeds. With two or more, masks of the same task that were found with another seed show how
-    much a mask's score depends on chance."""
+    much a score depends on chance."""
     task_limit: tuple[TaskLimit, ...] | None = None
     """Maximum training rows of single tasks, instead of limit, e.g. sst2=8000,qqp=20000."""
     keep: Annotated[str, OneOf("keep", ("all", "none"))] = "none"
@@ -76,6 +77,12 @@ class TransferSettings(Settings):
             other = next(control for control in self.controls if control != RANDOM)
             raise wrong(f"control {other} sets single weights to zero: give sparsity too, or leave it out.",
                         "controls", "sparsity")  # fmt: skip
+        if self.finetune.regime != "full":
+            raise wrong(f"regime {self.finetune.regime}: masks and scores are found by training all weights: "
+                        "leave regime out.", "regime")  # fmt: skip
+        if self.finetune.drop_layers == CONTRIBUTION:
+            raise wrong("drop_layers contribution: the layers would depend on the rows of a task, and masks "
+                        "are used for all tasks: use another strategy.", "drop_layers")  # fmt: skip
         tasks = [task for task, _ in self.task_limit or ()]
         if double := next((task for task in tasks if tasks.count(task) > 1), None):
             raise wrong(f"the limit of task '{double}' is given twice: expected one.", "task_limit")
@@ -104,13 +111,11 @@ class TransferSettings(Settings):
     def other_seed(self, seed: int) -> int | None:
         """Return the seed whose masks are compared with those of ``seed``; None: there is one seed.
 
-        It is the seed before, or the second one for the first, so that it stays the same when seeds are
-        added.
+        It is the seed before, for the first one the last: every mask is used once, so that no two of the
+        compared scores share one.
         """
         seeds = self.every_seed
-        if len(seeds) < 2:
-            return None
-        return seed - 1 if seed > seeds[0] else seeds[1]
+        return None if len(seeds) < 2 else seeds[seeds.index(seed) - 1]
 
     def limit_of(self, task: str) -> int | None:
         """Return the maximum training rows of a task; None: all."""

@@ -7,13 +7,16 @@ with one row does. The gradient is that of the unrounded values (straight-throug
 Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference", section 3). The trained weights
 are ordinary ones: the engine is quantized from them as any other.
 
-The task head, embeddings and products of two activations are not rounded.
+Not imitated: the task head, which ONNX Runtime's dynamic quantization rounds too; fixed ranges of static
+quantization; and the 7 bits of weights on processors without VNNI. Embeddings and products of two activations
+are not rounded, as in engines; DeBERTa's projections of relative positions are, which engines fold into
+constants of fp32.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import nn
@@ -32,27 +35,49 @@ def round_weight(weight: torch.Tensor) -> torch.Tensor:
 
     The gradient with respect to ``weight`` is the identity.
     """
-    scale = weight.detach().abs().amax(dim=1, keepdim=True) / _WEIGHT_LEVELS
-    scale = torch.where(scale > 0, scale, torch.ones_like(scale))
-    rounded = (weight.detach() / scale).round() * scale
-    return weight + (rounded - weight.detach())
+    levels, scale = _weight_levels(weight)
+    return levels * scale
 
 
 def round_input(values: torch.Tensor) -> torch.Tensor:
-    """Return activations rounded to 256 levels between their extremes; zero is one of the levels.
+    """Return activations [rows, ..., width] rounded to 256 levels between the extremes of each row.
 
-    Each row of [rows, tokens, width] has its own range, and its padding counts; other shapes have one range.
-    The gradient is the identity.
+    Zero is one of the levels; padding counts. The gradient is the identity.
     """
-    held = values.detach()
-    dims = (1, 2) if held.dim() == 3 else tuple(range(held.dim()))
+    levels, scale = _input_levels(values)
+    return levels * scale
+
+
+def _weight_levels(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return integers from -127 to 127 with the gradient of ``weight / scale``, and the scale [out, 1]."""
+    scale = _positive(weight.detach().abs().amax(dim=1, keepdim=True) / _WEIGHT_LEVELS)
+    return _straight_through(weight / scale, lambda levels: levels.round()), scale
+
+
+def _input_levels(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return integers from -255 to 255 with the gradient of ``values / scale``, and the scale per row."""
+    held, dims = values.detach(), tuple(range(1, values.dim()))
     low = held.amin(dim=dims, keepdim=True).clamp(max=0)
     high = held.amax(dim=dims, keepdim=True).clamp(min=0)
-    scale = (high - low) / _INPUT_LEVELS
-    scale = torch.where(scale > 0, scale, torch.ones_like(scale))
+    scale = _positive((high - low) / _INPUT_LEVELS)
     zero = (-low / scale).round()
-    rounded = (((held / scale).round() + zero).clamp(0, _INPUT_LEVELS) - zero) * scale
-    return values + (rounded - held)
+
+    def rounded(levels: torch.Tensor) -> torch.Tensor:
+        return (levels.round() + zero).clamp(0, _INPUT_LEVELS) - zero
+
+    return _straight_through(values / scale, rounded), scale
+
+
+def _positive(scale: torch.Tensor) -> torch.Tensor:
+    """Return a scale, 1 where all values are 0."""
+    return torch.where(scale > 0, scale, torch.ones_like(scale))
+
+
+def _straight_through(values: torch.Tensor, function: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+    """Return ``function(values)`` with the gradient of ``values``."""
+    held = values.detach()
+    exact = function(held)
+    return exact + (values - held)
 
 
 @contextlib.contextmanager
@@ -79,11 +104,15 @@ def rounded(model: PreTrainedModel) -> Iterator[None]:
             del module.forward  # the class's own is seen again
 
 
-def _rounding(module: nn.Linear) -> object:
+def _rounding(module: nn.Linear) -> Callable[[torch.Tensor], torch.Tensor]:
     def forward(values: torch.Tensor) -> torch.Tensor:
-        # In fp32: under autocast, scales of bf16 would be wrong by more than a level
         with torch.autocast(values.device.type, enabled=False):
-            inputs, weight = round_input(values.float()), round_weight(module.weight.float())
-        return functional.linear(inputs, weight, module.bias)
+            inputs, input_scale = _input_levels(values.float())
+            weight, weight_scale = _weight_levels(module.weight.float())
+        # Integers up to 256 are exact in bf16, which autocast may take; scaled values would not be
+        product = functional.linear(inputs, weight)
+        scaled = product.float() * (input_scale * weight_scale.T.reshape(*[1] * (values.dim() - 1), -1))
+        bias = 0 if module.bias is None else module.bias
+        return (scaled + bias).to(product.dtype)
 
     return forward

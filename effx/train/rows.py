@@ -66,12 +66,16 @@ def left_out(rows: Rows, training: TrainingSettings, count: int) -> np.ndarray:
 
 
 def check_classes(task: Task, rows: int, training: TrainingSettings) -> None:
-    """Raise :class:`UsageError` if a share leaves fewer rows than the task has labels."""
-    if training.share is not None and rows < len(task.labels):
-        raise UsageError(
-            f"share {rows_share_text(training.share)} leaves {rows} training rows, fewer than the "
-            f"{len(task.labels)} labels of task {task.name}: use a larger share.", settings="share",
-        )  # fmt: skip
+    """Raise :class:`UsageError` if a share or limit leaves fewer rows than the task has labels."""
+    if rows >= len(task.labels):
+        return
+    for name, text in (("share", rows_share_text), ("limit", str)):
+        value = getattr(training, name)
+        if value is not None:
+            raise UsageError(
+                f"{name} {text(value)} leaves {rows} training rows, fewer than the {len(task.labels)} labels "
+                f"of task {task.name}: use a larger {name}.", settings=name,
+            )  # fmt: skip
 
 
 def split(

@@ -29,10 +29,12 @@ def paired(before: Sequence[float], after: Sequence[float]) -> dict[str, Any]:
 
     Returns:
         difference, low, high, p, n, reason: ``low`` and ``high`` are the ends of the 95 % interval of
-        Student's t, null for one seed; ``reason`` says why there is no p.
+        Student's t; null, as p is, for one seed, or if all seeds differ by the same, as ``reason`` says.
     """
     test = runs.paired_test(before, after)
-    low, high = intervals.mean_interval(np.subtract(after, before).tolist()) or (None, None)
+    low, high = None, None
+    if test.p is not None:
+        low, high = intervals.mean_interval(np.subtract(after, before).tolist()) or (None, None)
     return {
         "difference": test.difference,
         "low": low,
@@ -53,5 +55,7 @@ def adjust(comparisons: Iterable[dict[str, Any]]) -> None:
 
 def difference(entry: Mapping[str, Any]) -> str:
     """Return a comparison of several seeds in words, as in ``+0.0120 [-0.0010, +0.0250], p = 0.060``."""
-    p = f"p = {entry['p_adjusted']:.3f}" if entry["p"] is not None else f"no p-value: {entry['reason']}"
-    return f"{entry['difference']:+.4f} [{entry['low']:+.4f}, {entry['high']:+.4f}], {p}"
+    if entry["p"] is None:
+        return f"{entry['difference']:+.4f}, no p-value: {entry['reason']}"
+    interval = f"[{entry['low']:+.4f}, {entry['high']:+.4f}]"
+    return f"{entry['difference']:+.4f} {interval}, p = {entry['p_adjusted']:.3f}"

@@ -92,6 +92,7 @@ def test_the_zeros_of_a_transferred_ticket_are_those_of_its_mask(
         path = folder / "masks" / f"{mask}.safetensors"
         assert checkpoint.manifest.sparsity is not None
         assert checkpoint.manifest.sparsity.mask == files.sha256(path)
+        assert (checkpoint.manifest.sparsity.kind, checkpoint.manifest.sparsity.source) == ("imp", source)
         matrices = sparse.matrices(load(checkpoint))
         for parameter, remaining in masks.read(path).items():
             assert torch.equal(matrices[parameter] != 0, remaining)
@@ -117,6 +118,7 @@ def test_a_transferred_ticket_has_the_heads_of_the_other_task_and_pretrained_wei
         scored, whole, settings.level, "winning", min_heads=settings.pruning.min_heads,
         granularity=settings.pruning.granularity, seed=0,
     )  # fmt: skip
+    assert moved.manifest.ticket is not None and moved.manifest.ticket.source == "sst2"
     remaining = structure(load(moved))
     for position, (before, after) in enumerate(zip(whole.layers, remaining.layers, strict=True)):
         gone = removal.arguments()["heads"].get(position, ())
@@ -130,6 +132,8 @@ def test_a_transferred_ticket_has_the_heads_of_the_other_task_and_pretrained_wei
         "--scores", str(scores["sst2-bert-full-s0"]),
     ]  # fmt: skip
     assert run(line) == 0
+    other = Checkpoint.open(alone / "checkpoints" / "length-bert-winning50-s0")
+    assert other.manifest.ticket is not None and other.manifest.ticket.source == "sst2"
     weights = [
         load_file(path / "model.safetensors")
         for path in (moved.folder, alone / "checkpoints" / "length-bert-winning50-s0")
@@ -176,6 +180,17 @@ def test_more_seeds_and_percentages_are_added_without_training_again(
     assert known == [cell for cell in table["cells"] if cell["source"] != "one-shot"]
 
 
+def test_names_that_two_results_would_share_are_refused(
+    encoders: dict[str, Path], tasks: dict[str, Path], tmp_path: Path
+) -> None:
+    """A mask of one task never silently takes the place of another's."""
+    for names in (("a", "a-random"), ("a", "seed1")):
+        with pytest.raises(UsageError, match="two different results would be named"):
+            sweeps.transfer(names, encoders["bert"], out=tmp_path / "w", settings=QUICK,
+                            data_folders=dict.fromkeys(names, tasks["length"]))  # fmt: skip
+    assert not (tmp_path / "w" / "cells").exists()
+
+
 def test_masks_of_masked_language_modelling_are_found_once(
     encoders: dict[str, Path], tasks: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -186,8 +201,17 @@ def test_masks_of_masked_language_modelling_are_found_once(
     table = sweeps.transfer(["sst2", "length"], encoders["bert"], out=tmp_path / "w",
                             data_folders=tasks, settings=settings)  # fmt: skip
     assert {row["target"] for row in table["summary"] if row["source"] == "mlm"} == {"sst2", "length"}
-    records = CellStore(tmp_path / "w").records()
-    assert [record.name for record in records if record.name.startswith("mlm")] == ["mlm10-s0"]
+
+    def mlm_cells() -> list[str]:
+        records = CellStore(tmp_path / "w").records()
+        return [record.name for record in records if record.name.startswith("mlm")]
+
+    assert mlm_cells() == ["mlm10-s0"]
+    assert table["mlm"]["mlm_rows"] == "passages"
+    assert table["mlm"]["text"] == files.sha256(tmp_path / "text.txt")
+    sweeps.transfer(["length", "sst2"], encoders["bert"], out=tmp_path / "w",
+                    data_folders=tasks, settings=settings.replace(task_limit=[("length", 48)]))  # fmt: skip
+    assert mlm_cells() == ["mlm10-s0"]  # tasks do not decide it
 
 
 def test_a_preset_says_how_the_mask_of_the_control_is_found(
@@ -240,6 +264,14 @@ def test_mistakes_are_reported_before_training(
         ("sst2,length", [*data, "--controls", "some"], "unknown control 'some'"),
         ("sst2,length", [*data, "--task-limit", "lenght=10"], "Did you mean 'length'?"),
         ("random,length", data[2:], "the table uses this name"),
+        ("sst2,length", [*data, "--regime", "frozen"], "found by training all weights"),
+        ("sst2,length", [*data, "--layers", "1", "--drop-layers", "contribution"], "use another strategy"),
+        (
+            "sst2,length",
+            [*data, "--max-length", "32", "--limit", "2"],
+            "fewer than the 3 labels of task length",
+        ),
+        ("sst2,length", [*data, "--max-length", "32", "--share", "1%"], "leaves 1 training rows, fewer than"),
     ):
         assert run(["train", "transfer", names, *options, *base]) == 2, (names, options)
         error = capsys.readouterr().err

@@ -63,9 +63,9 @@ def test_the_gradient_is_that_of_the_unrounded_values() -> None:
     weight = torch.randn(4, 8, requires_grad=True)
     factor = torch.randn(2, 3, 8)
     (quantization_aware.round_input(values) * factor).sum().backward()
-    assert torch.equal(values.grad, factor)
+    torch.testing.assert_close(values.grad, factor)
     (quantization_aware.round_weight(weight) * factor[0, :1]).sum().backward()
-    assert torch.equal(weight.grad, factor[0, :1].expand(4, 8))
+    torch.testing.assert_close(weight.grad, factor[0, :1].expand(4, 8))
 
 
 def test_values_of_zero_stay_zero() -> None:
@@ -91,6 +91,31 @@ def test_products_of_the_encoder_round_within_the_context_alone(encoders: dict[s
             after = model(**inputs).logits
         assert not torch.equal(before, during) and torch.equal(before, after)
         assert not any("forward" in vars(module) for module in model.modules())
+
+
+def test_every_row_of_a_pooler_has_its_own_range() -> None:
+    values = torch.randn(3, 16)
+    values[1] *= 50
+    together = quantization_aware.round_input(values)
+    apart = torch.cat([quantization_aware.round_input(row[None]) for row in values])
+    assert torch.equal(together, apart)
+    assert (together[0] - values[0]).abs().max() < 0.02
+
+
+def test_products_under_bf16_are_of_the_same_levels(encoders: dict[str, Path]) -> None:
+    """Autocast takes the integers, which bf16 has exactly; only the product is rounded to its 8 bits."""
+    model, _ = pretrained(encoders["bert"], TASKS["sst2"])
+    module = model.bert.encoder.layer[0].intermediate.dense
+    values = torch.randn(2, 5, module.in_features)
+    inputs, weight = quantization_aware.round_input(values), quantization_aware.round_weight(module.weight)
+    exact = inputs @ weight.T + module.bias
+    with torch.no_grad(), quantization_aware.rounded(model):
+        plain = module(values)
+        with torch.autocast("cpu", torch.bfloat16):
+            under_bf16 = module(values)
+    torch.testing.assert_close(plain, exact, atol=1e-5, rtol=1e-5)
+    assert under_bf16.dtype == torch.bfloat16
+    assert (under_bf16.float() - exact).abs().max() <= 2**-7 * exact.abs().max()
 
 
 def test_another_kind_of_product_is_refused(encoders: dict[str, Path]) -> None:

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from effx import data, files
+from effx.errors import UsageError
 from effx.recipe.execute.protocol import CellInputs, LocalPaths
 from effx.recipe.graph.digests import Digests
 from effx.recipe.language.recipe import DEMO_MODEL, ModelEntry, Recipe, TaskEntry
@@ -102,6 +103,7 @@ class CellBuilder:
     def __init__(self, recipe: Recipe, digests: Digests) -> None:
         self.recipe, self.digests = recipe, digests
         self.cells: list[Cell] = []
+        self._ids: set[str] = set()
         self._rows: dict[str, dict[str, Any]] = {}
 
     def add(
@@ -131,11 +133,20 @@ class CellBuilder:
             backends: the backends in use, where its stage has code for each.
             meter: the energy meter in use, likewise.
             **options: other fields of :class:`Cell`.
+
+        Raises:
+            UsageError: there is a cell of that stage and name.
         """
         code = self.digests.code(stage, backends, meter)
         versions = self.digests.versions(stage, backends)
         inputs = CellInputs(code, versions, rows, model)
         cell = Cell(stage, name, settings, local_paths or LocalPaths(), inputs, sources, **options)
+        if cell.id in self._ids:
+            raise UsageError(
+                f"two different results would be named '{name}' ({stage}): give tasks, models or entries "
+                "other names."
+            )
+        self._ids.add(cell.id)
         self.cells.append(cell)
         return cell
 

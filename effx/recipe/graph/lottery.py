@@ -229,11 +229,18 @@ class LotteryTicket:
             return self._mask(percent, self._start(), self._pretrained, **self._inputs)
         return self._mask(percent, FinetuneSettings(), (self._before().id,))
 
-    def under(self, mask: Cell) -> Cell:
-        """Add the fine-tuning of the pretrained weights under a mask that was found elsewhere."""
+    def under(self, mask: Cell, source: str, objective: str = "task") -> Cell:
+        """Add the fine-tuning of the pretrained weights under a mask that was found elsewhere.
+
+        Args:
+            mask: its cell.
+            source: where it was found, for the manifest.
+            objective: what the rounds of its search trained.
+        """
         return self._tune(
-            self._settings.sparsity, self._names.ticket, (mask.id,), kind=None, objective=None, is_ticket=True
-        )
+            self._settings.sparsity, self._names.ticket, (mask.id,), kind=self._settings.kind,
+            objective=objective, source=source, is_ticket=True,
+        )  # fmt: skip
 
     @property
     def _is_round(self) -> bool:
@@ -326,19 +333,29 @@ class LotteryTicket:
         work = self._builder.amount(self._task, finetune, "epochs")
         for percent in range(SPARSITY_STEP, self._settings.sparsity + SPARSITY_STEP, SPARSITY_STEP):
             if not before and search.mlm_prune == "before":  # neither rows nor settings decide this mask
+                stage = LotteryMaskStage(task="", percent=percent, kind="one-shot", objective="mlm")
+                mask = self._add_mask(stage, self._pretrained, **self._of_text)
+            elif text is not None:  # no task decides it
                 stage = LotteryMaskStage(
-                    task=self._task.name, percent=percent, kind="one-shot", objective="mlm"
-                )
-                mask = self._add_mask(stage, self._pretrained, **{**self._inputs, "rows": None})
+                    task="", percent=percent, kind=self._settings.kind, objective="mlm",
+                    text_digest=files.sha256(Path(text)), mlm_rows=search.mlm_rows,
+                    finetune=finetune.replace(limit=None, share=None),
+                )  # fmt: skip
+                mask = self._add_mask(stage, (*before, *self._pretrained), work=work, **self._of_text)
             else:
                 stage = LotteryMaskStage(
                     task=self._task.name, percent=percent, kind=self._settings.kind, objective="mlm",
-                    text_digest=None if text is None else files.sha256(Path(text)),
-                    mlm_rows=search.mlm_rows, head=self._head, finetune=finetune,
+                    head=self._head, finetune=finetune,
                 )  # fmt: skip
                 mask = self._add_mask(stage, (*before, *self._pretrained), work=work, **self._inputs)
             before = (mask.id,)
         return mask
+
+    @property
+    def _of_text(self) -> dict[str, Any]:
+        """The inputs of a mask that no task decides."""
+        paths: LocalPaths = self._inputs["local_paths"]
+        return {**self._inputs, "rows": None, "local_paths": replace(paths, data=None)}
 
     def _add_mask(self, stage: LotteryMaskStage, sources: tuple[str, ...], **options: Any) -> Cell:
         """Add the cell of a mask."""

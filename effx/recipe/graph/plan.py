@@ -251,13 +251,18 @@ class CellPlan:
         return f"needs {first.cell.id}, which is {first.state}"
 
 
+_LONGEST_CHANGE = 200
+"""Characters of a setting before and after, in a message."""
+
+
 def _changes(earlier: CellRecord, cell: Cell) -> list[str]:
     """Return what differs between an earlier cell and one of the same name, in words."""
     now, changes = cell.settings.to_json(), []
     for name, value in now.items():
         before = earlier.settings.get(name)
         if before != value:
-            changes.append(f"{name} was {before}, is {value}")
+            text = f"{name} was {before}, is {value}"
+            changes.append(text if len(text) <= _LONGEST_CHANGE else f"{name} has changed")
     inputs = earlier.inputs
     if inputs.rows != cell.inputs.rows:
         changes.append("the rows have changed")

@@ -14,8 +14,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
+from effx import files
 from effx.recipe.execute.protocol import LocalPaths
 from effx.recipe.graph.cells import Cell, CellBuilder, data_paths
 from effx.recipe.graph.chains import joined
@@ -92,10 +94,13 @@ class _Transfer:
             for level in self._settings.levels or ():
                 for task in self._tasks:
                     self._pruned(task, level, seed)
+        text = self._settings.mlm.text
         stage = TransferTableStage(
             model=self._model.label,
             runs=tuple(self._runs),
             transfer=self._settings.replace(keep="all", controls=(), **MlmSettings().flat()),
+            mlm=None if text is None else MlmSettings.of(**{**self._settings.mlm.flat(), "text": None}),
+            text_digest=None if text is None else files.sha256(Path(text)),
         )
         self._builder.add(
             "transfer-table", f"transfer-{self._model.label}", stage,
@@ -155,23 +160,26 @@ class _Transfer:
                 continue
             found = self._settings.lottery(percent, source.seed, source.task.name)
             mask = self._lottery(source.task, found).mask()
-            record(self._under(mask, target, own, source.suffix), source=source.name)
+            record(self._under(mask, target, own, source), source=source.name)
         for kind in (RANDOM, ONE_SHOT):
             if kind in self._settings.controls:
                 settings = self._settings.lottery(percent, seed, target.name, kind=kind)
                 record(self._lottery(target, settings, keep=self._keep).add(), source=kind)
         if MLM in self._settings.controls:
-            first = self._tasks[0]  # the mask is that of the text, whatever the task
+            first = self._tasks[0]  # its name and rows are not part of the mask
             settings = self._settings.by_language(percent, seed, first.name)
             mask = self._lottery(first, settings).mask()
-            record(self._under(mask, target, own, f"-from-{MLM}"), source=MLM)
+            by_language = _Source(MLM, f"-from-{MLM}", first, seed)
+            record(self._under(mask, target, own, by_language, MLM), source=MLM)
 
-    def _under(self, mask: Cell, target: TaskEntry, own: LotterySettings, suffix: str) -> Cell:
-        """Add the fine-tuning of a task under the mask of another task or seed."""
+    def _under(
+        self, mask: Cell, target: TaskEntry, own: LotterySettings, source: _Source, objective: str = "task"
+    ) -> Cell:
+        """Add the fine-tuning of a task under the mask of another source."""
         names = search_names(joined(target.name, self._model.label), target.name, own)
         ticket, _, seed = names.ticket.rpartition("-s")
-        names = replace(names, ticket=f"{ticket}{suffix}-s{seed}")
-        return self._lottery(target, own, names, keep=self._keep).under(mask)
+        names = replace(names, ticket=f"{ticket}{source.suffix}-s{seed}")
+        return self._lottery(target, own, names, keep=self._keep).under(mask, source.name, objective)
 
     # -- structured
 
@@ -179,23 +187,27 @@ class _Transfer:
         """Add the tickets of a task by the scores of every source, and the random one."""
         for source in self._sources(target, seed):
             scores = self._scores(source.task, source.seed)
-            self._ticket(target, level, seed, "winning", scores, source.name, source.suffix)
+            self._ticket(target, level, seed, "winning", scores, source)
         if RANDOM in self._settings.controls:
-            self._ticket(target, level, seed, RANDOM, self._scores(target, seed), RANDOM, "")
+            drawn = _Source(RANDOM, "", target, seed)
+            self._ticket(target, level, seed, RANDOM, self._scores(target, seed), drawn)
 
     def _ticket(
-        self, target: TaskEntry, level: Level, seed: int, kind: str, scores: Cell, source: str, suffix: str
+        self, target: TaskEntry, level: Level, seed: int, kind: str, scores: Cell, source: _Source
     ) -> None:
         """Add a ticket."""
         ticket = self._settings.ticket(level, kind, seed, target.name)
         cell = self._builder.add(
-            "ticket", f"{joined(target.name, self._model.label)}-{kind}{level.name}{suffix}-s{seed}",
-            TicketStage(task=target.name, head=self._model.head, ticket=ticket),
+            "ticket", f"{joined(target.name, self._model.label)}-{kind}{level.name}{source.suffix}-s{seed}",
+            TicketStage(
+                task=target.name, head=self._model.head, ticket=ticket,
+                source=source.name if source.suffix else None,
+            ),
             sources=(scores.id,), keep=self._keep,
             work=self._builder.amount(target, ticket.finetune, "epochs"),
             **self._inputs(target),
         )  # fmt: skip
-        self._record(cell, target, seed, source, STRUCTURED, level.text)
+        self._record(cell, target, seed, source.name, STRUCTURED, level.text)
 
     def _scores(self, task: TaskEntry, seed: int) -> Cell:
         """Add the scores of a task's full model, unless they are there."""

@@ -47,6 +47,8 @@ class MaskOrigin:
     """Which weights are fine-tuned under it; with ``kind`` standard, the trained ones of the round before."""
     rewind: int | None = None
     """Optimizer steps of the first fine-tuning that the weights are reset to; None: to ``init``."""
+    source: str | None = None
+    """Where the mask was found, if not on the same task with the same seed."""
 
 
 def train_round(
@@ -97,7 +99,7 @@ def train_round(
 
     def facts(model: PreTrainedModel) -> CheckpointFacts:
         given = {"objective": origin.objective, "mask": origin.digest, "kind": origin.kind,
-                 "init": origin.init, "rewind": origin.rewind}  # fmt: skip
+                 "init": origin.init, "rewind": origin.rewind, "source": origin.source}  # fmt: skip
         return {"parent": parent, "sparsity": sparse.counts(model).model_copy(update=given)}
 
     return finetune(

@@ -169,7 +169,7 @@ def markdown(value: dict[str, Any]) -> str:
     for row in value["summary"]:
         cells = [row["label"], f"{row['percent']} %"]
         cells += [tables.mean_and_std(row["scores"][metric]) for metric in metrics]
-        cells.append(_difference(row))
+        cells.append(_difference(row, value["metric"]))
         cells += [{True: "yes", False: "no", None: ""}[row["matching"]]] if several else []
         text.append("| " + " | ".join(cells) + " |")
     return "\n".join([*text, "", *remarks(value), ""])
@@ -199,11 +199,9 @@ def _percent(percent: int | None) -> str:
     return "none matches" if percent is None else f"{percent} %"
 
 
-def _difference(row: dict[str, Any]) -> str:
+def _difference(row: dict[str, Any], metric: str) -> str:
     if row["difference"] is None:
         return ""
-    text = f"{row['difference']:+.4f}"
-    if row["difference_low"] is None:
-        return text
-    p = f"p = {row['p_adjusted']:.3f}" if row["p"] is not None else f"no p-value: {row['reason']}"
-    return f"{text} [{row['difference_low']:+.4f}, {row['difference_high']:+.4f}], {p}"
+    if row["scores"][metric]["n"] == 1:
+        return f"{row['difference']:+.4f}"
+    return tables.difference({**row, "low": row["difference_low"], "high": row["difference_high"]})

@@ -126,6 +126,7 @@ def draw_scored(
     segment: RunSegment | None = None,
     head: HeadSettings | None = None,
     distillation: Distillation | None = None,
+    source: str | None = None,
 ) -> Checkpoint:
     """Train a ticket by the scores in a file, and write ``out/name`` with its predictions.
 
@@ -140,6 +141,7 @@ def draw_scored(
         segment: the part of the training run to do now; None: all of it.
         head: whether the task head of ``model_name`` is kept or replaced, as for the model that was scored.
         distillation: a teacher that the ticket learns from besides the labels; None: labels alone.
+        source: where the scores are from, for the manifest; default: their task, if it is another one.
 
     The ticket has the layers of the model that was scored.
 
@@ -161,8 +163,9 @@ def draw_scored(
     prune(model, **removal.arguments())
     return train(
         task.name, model_name, about["checkpoint"], [removal], settings, structure(model),
-        score_files.expenses(scores_path, about), out=out, name=name, data_folder=data_folder,
-        keep_predictions=True, segment=segment, head=head, distillation=distillation,
+        score_files.expenses(scores_path, about), source=source or _other(about.get("task"), task.name),
+        out=out, name=name, data_folder=data_folder, keep_predictions=True, segment=segment, head=head,
+        distillation=distillation,
     )  # fmt: skip
 
 
@@ -265,6 +268,7 @@ def train(
     expenses: Sequence[Expense],
     *,
     layer_reductions: tuple[LayerReductionRecord, ...] = (),
+    source: str | None = None,
     **options: Any,
 ) -> Checkpoint:
     """Reduce the pretrained weights to a structure and fine-tune them.
@@ -278,6 +282,7 @@ def train(
         remaining: heads, FFNs and neurons of the ticket.
         expenses: what had to be computed for the scores.
         layer_reductions: of the checkpoint that was scored, for the manifest; empty: those of the settings.
+        source: where the scores are from, if not from the same task and seed; for the manifest.
         **options: further arguments of :func:`effx.train.finetune`.
     """
     ticket = TicketRecord(
@@ -288,6 +293,7 @@ def train(
         min_heads=settings.pruning.min_heads,
         removed=_together([removal.counts() for removal in removals]),
         rounds=len(removals),
+        source=source,
     )
 
     def reduce(model: PreTrainedModel) -> PreTrainedModel:
@@ -310,6 +316,11 @@ def train(
         expenses=expenses,
         **options,
     )
+
+
+def _other(scored_on: str | None, task: str) -> str | None:
+    """Return the task that was scored, if it is another one."""
+    return None if scored_on == task else scored_on
 
 
 def _together(counts: Sequence[RemovedCounts]) -> RemovedCounts:

@@ -6,12 +6,13 @@ from collections.abc import Mapping
 
 from effx import data
 from effx.errors import UsageError, nearest
-from effx.models import checkpoints, huggingface, structure
+from effx.models import huggingface, structure
 from effx.specs.data import DataLocation
 from effx.specs.heads import HeadSettings
 from effx.specs.transfer import CONTROLS, FULL, MLM, OTHER_SEED, TransferSettings
 from effx.tickets import plan
-from effx.train import distributed, layer_reduction, loop, source
+from effx.train import distributed, layer_reduction, loop, rows, source
+from effx.train.finetune import checked_encoder
 from effx.train.lottery import language
 
 
@@ -48,11 +49,20 @@ def check(
         cache: data.Cache = {}
         task = data.resolve(name, location, cache=cache)
         source.check_trainable(task)
-        data.load(task, "train", location, cache=cache)
+        every = data.load(task, "train", location, cache=cache)
         data.load(task, "validation", location, cache=cache)
-        model, _ = huggingface.pretrained(model_name, task, head=head)
-        checkpoints.check_length(model, finetune.max_length or task.behavior.max_length)
+        training = finetune.training.replace(limit=settings.limit_of(name))
+        drawn = rows.chosen(every, training)
+        rows.check_classes(task, len(drawn), training)
+        if finetune.patience and len(drawn) < 2:
+            raise UsageError(
+                f"task {name} has 1 training row, and early stopping holds rows out: use more rows, or leave "
+                "patience out.", settings="patience",
+            )  # fmt: skip
+        model, tokenizer = huggingface.pretrained(model_name, task, head=head)
         layer_reduction.check(model, finetune)
+        max_length = finetune.max_length or task.behavior.max_length
+        checked_encoder(model_name, model, tokenizer, max_length, every.texts, form=task.behavior.form)
         layer_reduction.reduce_by_position(model, finetune)
         for level in settings.levels or ():
             plan.check(structure(model), level, settings.pruning.min_heads, settings.pruning.granularity)

@@ -24,12 +24,14 @@ import numpy as np
 
 from effx.specs.lottery import MlmSettings
 from effx.specs.tasks import Task
-from effx.specs.transfer import CONTROLS, FULL, OTHER_SEED, STRUCTURED, TransferSettings
+from effx.specs.transfer import CONTROLS, FULL, OTHER_SEED, STRUCTURED, UNSTRUCTURED, TransferSettings
 from effx.stats import runs
 from effx.train import tables
 from effx.train.transfer.result import TransferResult
 
 _SCHEMA = 1
+_EXACT = 1e-3
+"""Share of the weights by which a mask may differ from its percentage."""
 OTHER_TASKS, OWN = "other tasks", "own mask"
 """Masks of the other tasks, and that of the target, in the answers."""
 
@@ -49,7 +51,11 @@ Groups = dict[tuple[str, str], Group]
 
 
 def build(
-    model: str, targets: Sequence[Target], settings: TransferSettings, results: Sequence[TransferResult]
+    model: str,
+    targets: Sequence[Target],
+    settings: TransferSettings,
+    results: Sequence[TransferResult],
+    mlm: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return the table.
 
@@ -58,28 +64,33 @@ def build(
         targets: the tasks.
         settings: of the transfer.
         results: of every source, target and seed, and of the full models.
+        mlm: how the control mlm was found; None: there is none.
 
     Returns:
-        schema, model, seeds, tasks{name: {metric, metrics, validation_rows}}, settings,
+        schema, model, seeds, tasks{name: {metric, metrics, validation_rows}}, settings, mlm,
         cells[family, amount, source, target, seed, steps, checkpoint, weight_remaining, metrics],
         summary[family, amount, source, target, weight_remaining, scores{metric: {mean, std, low, high, n}},
         matching, from_full, from_own], where ``matching`` is null for one seed, and ``from_full`` and
         ``from_own`` are {difference, low, high, p, p_adjusted, n, reason} of the primary metric, null where
-        there is nothing to compare; and
+        there is nothing to compare;
         answers[family, amount, sources, with, difference, low, high, p, p_adjusted, n, reason]: differences
-        that are averaged over targets; in both, p_adjusted is p after Holm's adjustment, over all entries of
-        the same kind.
+        that are averaged over targets; p_adjusted is p after Holm's adjustment, over ``from_full``, over
+        ``from_own`` and over the answers apart; and
+        chance[family, amount, std, n]: the standard deviation of other seed minus own mask over targets and
+        seeds, i.e. of the difference of two masks that differ by chance alone.
     """
     tasks = {target.task.name: target.task for target in targets}
     seeds = list(settings.every_seed)
     full = {name: _group(results, FULL, name) for name in tasks}
     summary = [_row(tasks[name], None, None, FULL, full[name], None, None) for name in tasks]
     answers: list[dict[str, Any]] = []
+    chance: list[dict[str, Any]] = []
     for (family, amount), groups in _families(results).items():
         for (source, target), group in groups.items():
             own = None if source == target else groups[target, target]
             summary.append(_row(tasks[target], family, amount, source, group, full[target], own))
         answers += _answers(family, amount, groups, tasks, seeds)
+        chance += _chance(family, amount, groups, tasks)
     for compared in ("from_full", "from_own"):
         tables.adjust(row[compared] for row in summary if row[compared] is not None)
     tables.adjust(answers)
@@ -97,9 +108,11 @@ def build(
             for target in targets
         },
         "settings": {key: value for key, value in settings.to_json().items() if key not in left_out},
+        "mlm": mlm,
         "cells": [result.to_json() for result in results],
         "summary": summary,
         "answers": answers,
+        "chance": chance,
     }
 
 
@@ -175,6 +188,18 @@ def _answers(
             "family": family, "amount": amount, "sources": sources, "with": baseline,
             **tables.paired(before, after),
         }  # fmt: skip
+
+
+def _chance(family: str, amount: str, groups: Groups, tasks: Mapping[str, Task]) -> Iterator[dict[str, Any]]:
+    """Yield how much two masks of one task differ that were found with different seeds, if there are any."""
+    differences = [
+        result.metrics[task.metric] - groups[target, target][seed].metrics[task.metric]
+        for target, task in tasks.items()
+        for seed, result in groups.get((OTHER_SEED, target), {}).items()
+    ]
+    if len(differences) > 1:
+        yield {"family": family, "amount": amount, "std": float(np.std(differences, ddof=1)),
+               "n": len(differences)}  # fmt: skip
 
 
 def _mean(groups: Groups, tasks: Mapping[str, Task], kind: str, seed: int) -> float:
@@ -278,9 +303,21 @@ def _score(row: Mapping[str, Any], tasks: Mapping[str, Any]) -> str:
 
 
 def _marked(row: Mapping[str, Any], source: str, tasks: Mapping[str, Any]) -> str:
-    """Return a score; in brackets if the mask is the target's own, with = if it matches the full model."""
+    """Return a score; in brackets if the mask is the target's own, with = if it matches the full model.
+
+    A mask of another share of weights than its matrix is headed with is followed by what it leaves.
+    """
     text = _score(row, tasks) + (" =" if row["matching"] else "")
+    if _is_inexact(row):
+        text += f" ({row['weight_remaining']:.1%} remain)"
     return f"({text})" if source == row["target"] else text
+
+
+def _is_inexact(row: Mapping[str, Any]) -> bool:
+    """Whether a mask leaves another share of the weights than its percentage says."""
+    if row["family"] != UNSTRUCTURED:
+        return False
+    return bool(abs(row["weight_remaining"] - (1 - int(row["amount"]) / 100)) > _EXACT)
 
 
 def remarks(value: dict[str, Any]) -> list[str]:
@@ -294,7 +331,7 @@ def remarks(value: dict[str, Any]) -> list[str]:
         "found on the task itself. =: it matches, i.e. its mean is not below that of the full model by more "
         "than one standard deviation of the full model over the seeds, a convention and not a test. "
         "Differences are paired over seeds, with the 95 % interval of Student's t and p-values after Holm's "
-        "adjustment over all of them.",
+        "adjustment over the differences from own masks, and over the averages below.",
         "",
         "Averaged over tasks:",
         "",
@@ -303,4 +340,12 @@ def remarks(value: dict[str, Any]) -> list[str]:
         what = title(answer["family"], answer["amount"])
         compared = f"{answer['sources']} minus {answer['with']}"
         lines.append(f"- {what}, {compared}: {tables.difference(answer)}.")
+    for each in value["chance"]:
+        lines.append(
+            f"- {title(each['family'], each['amount'])}: two masks of one task, found with different "
+            f"seeds, differ by {each['std']:.4f} (standard deviation of {each['n']} differences)."
+        )
+    if any(map(_is_inexact, value["summary"])):
+        lines += ["", "Masks of models without a pooler leave a pooler's weights alone, so that fewer "
+                  "weights are zero where the target has one."]  # fmt: skip
     return lines

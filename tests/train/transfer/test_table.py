@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 from typing import Any
 
 import numpy as np
@@ -117,13 +118,56 @@ def test_the_answers_average_over_targets_before_they_test_over_seeds() -> None:
 
 
 def test_without_a_difference_few_tables_find_that_the_source_matters() -> None:
-    """Of 200 tables in which all sources are alike, at most 5 % (and chance) have a significant answer."""
+    """Of 300 tables in which masks differ by chance alone, at most 5 % (and chance) have a significant one.
+
+    A mask is as good or bad for every score that uses it: for its own seed, and as another seed's.
+    """
+    settings = TransferSettings.of(seeds=len(SEEDS))
     found = 0
-    for number in range(200):
+    for number in range(300):
         rng = np.random.default_rng((1, number))
-        every = {key: list(rng.normal(0.8, 0.01, len(SEEDS))) for key in scores()}
+        keys = itertools.product((UNSTRUCTURED, STRUCTURED), TASK_NAMES, SEEDS)
+        masks = {key: rng.normal(0, 0.02) for key in keys}
+        every = {}
+        for family, source, target in scores():
+            values = rng.normal(0.8, 0.01, len(SEEDS))
+            for seed in SEEDS:
+                if source in TASK_NAMES:
+                    values[seed] += masks[family, source, seed]
+                elif source == OTHER_SEED:
+                    values[seed] += masks[family, target, settings.other_seed(seed)]
+                elif family is not None:
+                    values[seed] += rng.normal(0, 0.02)
+            every[family, source, target] = list(values)
         found += any(answer["p_adjusted"] < 0.05 for answer in built(every)["answers"])
-    assert found <= stats.binom.ppf(0.999, 200, 0.05)
+    assert found <= stats.binom.ppf(0.999, 300, 0.05)
+
+
+def test_every_mask_is_one_other_seeds_mask() -> None:
+    settings = TransferSettings.of(seeds=5, seed=3)
+    others = [settings.other_seed(seed) for seed in settings.every_seed]
+    assert others == [7, 3, 4, 5, 6]
+    assert TransferSettings.of(seeds=1).other_seed(0) is None
+
+
+def test_chance_is_the_spread_between_masks_of_two_seeds() -> None:
+    every = scores()
+    (chance, _) = built(every)["chance"]
+    differences = [
+        every[UNSTRUCTURED, OTHER_SEED, target][seed] - every[UNSTRUCTURED, target, target][seed]
+        for target in TASK_NAMES
+        for seed in SEEDS
+    ]
+    assert (chance["family"], chance["n"]) == (UNSTRUCTURED, 12)
+    assert chance["std"] == pytest.approx(np.std(differences, ddof=1))
+
+
+def test_a_mask_with_fewer_zeros_than_its_matrix_says_so() -> None:
+    value = built(scores())
+    row = next(row for row in value["summary"] if (row["source"], row["target"]) == ("rte", "sst2"))
+    row["weight_remaining"] = 0.32
+    text = table.markdown(value)
+    assert text.count("(32.0% remain)") == 1 and "without a pooler" in text
 
 
 def test_the_order_of_results_does_not_matter_and_nothing_is_a_time() -> None:
@@ -153,6 +197,6 @@ def test_one_seed_has_no_test_and_no_matching() -> None:
     every = {key: values for key, values in scores().items() if key[1] != OTHER_SEED}
     value = built(every, seeds=1)
     assert {row["matching"] for row in value["summary"]} == {None}
-    assert {answer["p"] for answer in value["answers"]} == {None}
+    assert {answer["p"] for answer in value["answers"]} == {None} and value["chance"] == []
     text = table.markdown(value)
     assert "One seed: nothing can be tested." in text and "p =" not in text

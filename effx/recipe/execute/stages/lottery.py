@@ -30,7 +30,9 @@ def run(cell: CellSpec, out: Path) -> StageOutput:
         parent, expenses = found.parent, found.expenses
     elif cell.local_paths.mask is not None:
         mask_file, expenses = Path(cell.local_paths.mask), None
-    origin = rounds.MaskOrigin(settings.kind, settings.objective, digest, settings.init, settings.rewind)
+    origin = rounds.MaskOrigin(
+        settings.kind, settings.objective, digest, settings.init, settings.rewind, settings.source
+    )
     checkpoint = rounds.train_round(
         settings.task,
         before.artifact if before else common.pretrained(cell),

@@ -36,6 +36,7 @@ def run(cell: CellSpec, out: Path) -> StageOutput:
         head=settings.head,
         segment=RunSegment(begin, cell.pause_at, state),
         distillation=common.given_distillation(cell, settings),
+        source=settings.source,
     )
     seed = ticket.finetune.training.seed
     result = TicketResult.of(checkpoint, ticket.kind, ticket.level, seed, cell.pause_at)

@@ -23,7 +23,10 @@ def run(cell: CellSpec, out: Path) -> StageOutput:
         location = cell.local_paths.data_of_tasks.get(name)
         task = data.resolve(name, location)
         targets.append(table.Target(task, len(data.load(task, "validation", location))))
-    value = table.build(settings.model, targets, settings.transfer, results)
+    mlm = None
+    if settings.mlm is not None:
+        mlm = {**settings.mlm.to_json(), "text": settings.text_digest}
+    value = table.build(settings.model, targets, settings.transfer, results, mlm)
     folder = out / cell.name
     folder.mkdir()
     table.write(folder, value)
