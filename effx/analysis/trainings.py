@@ -67,6 +67,8 @@ class Difference:
     """After Holm's adjustment over the methods; None: there is no p-value."""
     spread: SpreadRatio | None
     """Standard deviation of the baseline divided by that of the method; None: one seed."""
+    spread_p_adjusted: float | None = None
+    """That of the ratio, after Holm's adjustment over the methods; None: there is no p-value."""
 
 
 @dataclass(frozen=True)
@@ -271,17 +273,8 @@ def _difference(before: dict[int, float], after: dict[int, float]) -> Difference
 
 def _adjusted(methods: Sequence[MethodScores], tasks: Sequence[str]) -> list[MethodScores]:
     """Return the methods with adjusted p-values, over the methods: those of each task, and of the average."""
-
-    def p_values(differences: Sequence[Difference | None]) -> list[Difference | None]:
-        known = [each.test.p for each in differences if each is not None and each.test.p is not None]
-        adjusted = iter(tests.holm(known))
-        return [
-            each if each is None or each.test.p is None else replace(each, p_adjusted=next(adjusted))
-            for each in differences
-        ]
-
-    averages = p_values([method.average_difference for method in methods])
-    of_tasks = {task: p_values([method.differences.get(task) for method in methods]) for task in tasks}
+    averages = _with_adjusted([method.average_difference for method in methods])
+    of_tasks = {task: _with_adjusted([method.differences.get(task) for method in methods]) for task in tasks}
     return [
         replace(
             method,
@@ -290,3 +283,21 @@ def _adjusted(methods: Sequence[MethodScores], tasks: Sequence[str]) -> list[Met
         )
         for number, method in enumerate(methods)
     ]
+
+
+def _with_adjusted(differences: Sequence[Difference | None]) -> list[Difference | None]:
+    """Return the differences of several methods, with p-values after Holm's adjustment over them."""
+    of_means = _holm([None if each is None else each.test.p for each in differences])
+    of_spreads = _holm(
+        [None if each is None or each.spread is None else each.spread.p for each in differences]
+    )
+    return [
+        None if each is None else replace(each, p_adjusted=of_mean, spread_p_adjusted=of_spread)
+        for each, of_mean, of_spread in zip(differences, of_means, of_spreads, strict=True)
+    ]
+
+
+def _holm(p_values: Sequence[float | None]) -> list[float | None]:
+    """Return p-values after Holm's adjustment over those that are known."""
+    adjusted = iter(tests.holm([p for p in p_values if p is not None]))
+    return [None if p is None else next(adjusted) for p in p_values]

@@ -82,7 +82,7 @@ def differences(table: MethodTable) -> Sheet:
 
 def spreads(table: MethodTable) -> Sheet:
     """Return the standard deviations over seeds beside the baseline's."""
-    labels = ("method", "task", "baseline std", "std", "ratio", "low", "high", "p")
+    labels = ("method", "task", "baseline std", "std", "ratio", "low", "high", "p", "p adjusted")
     rows: list[tuple[SheetCell, ...]] = []
     for method in table.methods[1:]:
         entries: list[tuple[str, Difference | None]] = [("average", method.average_difference)]
@@ -90,11 +90,11 @@ def spreads(table: MethodTable) -> Sheet:
             if each is not None and (known := each.spread) is not None:
                 rows.append(
                     (method.method, task, known.baseline, known.other, known.ratio, known.low, known.high,
-                     known.p)
+                     known.p, each.spread_p_adjusted)
                 )  # fmt: skip
     note = (
         "Standard deviation over seeds of the baseline divided by that of the method, with its 95 % interval "
-        "from the F distribution, which assumes independent samples."
+        "from the F distribution, which assumes independent samples; p is adjusted over the methods (Holm)."
     )
     return Sheet("spreads", "Spread over seeds", tuple(map(SheetColumn, labels)), tuple(rows), note)
 

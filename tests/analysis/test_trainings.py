@@ -67,6 +67,14 @@ def test_means_differences_and_spreads_equal_the_textbook_formulas() -> None:
     low, high = sorted(p_values)  # Holm's adjustment over the two methods
     adjusted = sorted(method.differences["rte"].p_adjusted for method in (mtdnn, ticket))
     assert adjusted == pytest.approx([2 * low, max(2 * low, high)])
+    ratios = []
+    for method in (mtdnn, ticket):
+        before, after = (np.var(SCORES[name]["rte"], ddof=1) for name in ("full", method.method))
+        tail = stats.f(len(SCORES["full"]["rte"]) - 1, len(SCORES["full"]["rte"]) - 1).sf(before / after)
+        ratios.append(2 * min(tail, 1 - tail))
+    low, high = sorted(ratios)
+    adjusted = sorted(method.differences["rte"].spread_p_adjusted for method in (mtdnn, ticket))
+    assert adjusted == pytest.approx([min(1, 2 * low), min(1, max(2 * low, high))])
     change = averages["mtdnn"] - averages["full"]
     assert mtdnn.average_difference.test.difference == pytest.approx(change.mean())
 
