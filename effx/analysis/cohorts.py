@@ -20,7 +20,7 @@ import numpy as np
 
 from effx.errors import UsageError
 from effx.results import Energy, ReferenceEngine, Run, WorkloadResult
-from effx.specs.workloads import SINGLE_STREAM, Workload
+from effx.specs.workloads import SINGLE_STREAM
 
 
 @dataclass(frozen=True, order=True)
@@ -66,19 +66,16 @@ class Cohort:
         return self.metric if self.reference is None else f"{self.metric} with {self.reference.name}"
 
     @classmethod
-    def of(
-        cls, run: Run, *, energy: bool = False, labels: bool = False, workload: Workload = SINGLE_STREAM
-    ) -> Cohort:
+    def of(cls, run: Run, *, energy: bool = False, labels: bool = False) -> Cohort:
         """Return the cohort of a result.
 
         Args:
             run: the result.
             energy: whether joules are compared.
             labels: whether predictions are compared example by example.
-            workload: whose joules.
 
         Raises:
-            UsageError: ``energy``, and the workload was not measured.
+            UsageError: ``energy``, and single queries were not measured.
         """
         return cls(
             task=run.task,
@@ -87,23 +84,22 @@ class Cohort:
             n=run.quality.n,
             metric=run.quality.metric,
             reference=run.quality.reference,
-            energy=energy_meter(run, workload) if energy else None,
+            energy=energy_meter(run) if energy else None,
             labels=hash(json.dumps(run.quality.labels)) if labels else None,
         )
 
 
-def check(runs: Sequence[Run], *, energy: bool = False, workload: Workload = SINGLE_STREAM) -> None:
+def check(runs: Sequence[Run], *, energy: bool = False) -> None:
     """Check that results may be compared; :func:`shared_labels` checks their labels.
 
     Args:
         runs: the results.
         energy: whether joules are compared.
-        workload: whose joules.
 
     Raises:
         UsageError: they differ in task, host, metric, evaluation rows or, with ``energy``, in meter.
     """
-    keys = {Cohort.of(run, energy=energy, workload=workload): run.id for run in reversed(runs)}
+    keys = {Cohort.of(run, energy=energy): run.id for run in reversed(runs)}
     for what, values, advice in (
         ("different tasks", {key.task: run for key, run in keys.items()}, ""),
         ("different hosts", {key.host: run for key, run in keys.items()}, ""),
@@ -230,16 +226,13 @@ def energy_of(run: Run) -> Energy:
     return run.energy_of(single_stream(run))
 
 
-def energy_meter(run: Run, workload: Workload = SINGLE_STREAM) -> EnergyMeter:
-    """Return the meter of a workload of a result.
+def energy_meter(run: Run) -> EnergyMeter:
+    """Return the meter of a result's single queries.
 
     Raises:
-        UsageError: it was not measured.
+        UsageError: they were not measured.
     """
-    result = single_stream(run) if workload == SINGLE_STREAM else run.workload(workload)
-    if result is None:
-        raise UsageError(f"{run.id}: {workload.name} was not measured; profile the engine with it.")
-    return EnergyMeter.of(run.energy_of(result))
+    return EnergyMeter.of(energy_of(run))
 
 
 def energy_meters(runs: Sequence[Run]) -> list[EnergyMeter]:

@@ -49,9 +49,8 @@ class LengthOutcome:
     """In SI units."""
     techniques: tuple[TechniqueAtLength, ...]
     choice: Choice | None
-    """Among the techniques that were measured at this length; None: losses cannot be tested."""
-    shared_choice: Choice | None
-    """Among those that were measured at every length of the batch size; None: there are none."""
+    """Among the techniques that were measured at this length; None: there is nothing to choose from, as no
+    loss can be tested."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +94,19 @@ class LengthAgreement:
 
 
 @dataclass(frozen=True)
+class LengthChoices:
+    """The choices at two lengths, among the techniques that both have."""
+
+    at: tuple[Choice, Choice]
+    compared: ChoicePair
+
+    @property
+    def techniques(self) -> frozenset[str]:
+        """What was chosen from, the baseline among them."""
+        return frozenset(self.at[0].costs)
+
+
+@dataclass(frozen=True)
 class BatchOutcome:
     """All lengths of one batch size."""
 
@@ -104,8 +116,8 @@ class BatchOutcome:
     changes: tuple[CostChange, ...]
     agreements: tuple[LengthAgreement, ...]
     """For each pair of lengths."""
-    choices: tuple[ChoicePair, ...]
-    """For each pair of lengths, among the techniques that were measured at every length."""
+    choices: tuple[LengthChoices, ...]
+    """For each pair of lengths that have a technique in common whose loss can be tested."""
 
 
 @dataclass(frozen=True)
@@ -150,12 +162,13 @@ class LengthDependence:
     unit: str | None
     """Of the losses by the number of words, see :class:`effx.analysis.slices.SliceReport`; None: there are
     none."""
+    shortest: str | None
+    """Slice of ``by_words`` that has the shortest rows of all; None: their loss is not known."""
+    longest: str | None
+    """Likewise the longest."""
+    pairs: int
+    """Pairs of lengths whose choices are tested, of all batch sizes; coverages are adjusted for them."""
     remarks: tuple[str, ...]
-
-    @property
-    def pairs(self) -> int:
-        """Pairs of lengths whose choices are compared, of all batch sizes."""
-        return sum(len(batch.choices) for batch in self.batches)
 
     def to_json(self) -> dict[str, Any]:
         """Return it as length-dependence.json has it."""

@@ -1,9 +1,12 @@
 """Which results of a task may be compared over lengths of the inputs.
 
     task, encoder, host, backend, device    one
-    rows, seed, baseline, techniques        as :mod:`effx.analysis.technique_runs` says
+    rows, seed, techniques                  as :mod:`effx.analysis.technique_runs` says
+    baseline                                an unreduced fp32 engine that takes inputs of any length as they
+                                            are: one that pads them would make everything depend on the length
     shapes                                  of the grid, timed end to end: batch sizes at which the baseline
-                                            and a technique were measured at two lengths, or more
+                                            and a technique were measured at two lengths, or more; lengths at
+                                            which the baseline alone was measured are left out
 
 A technique that was not measured at a length is missing there: an engine with a maximum length takes no
 longer inputs, and its cost at them is not known from shorter ones.
@@ -14,12 +17,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from effx import progress
 from effx.analysis import cohorts, objectives, technique_runs
 from effx.analysis.objectives import Objective
-from effx.analysis.technique_runs import MOST_TECHNIQUES, Place, TaskRuns
+from effx.analysis.technique_runs import MOST_TECHNIQUES, Place, TaskRuns, TitledRuns
 from effx.errors import UsageError, unknown
 from effx.results import Run
-from effx.specs import workloads
+from effx.specs import variants, workloads
 
 LEAST_LENGTHS = 2
 
@@ -31,7 +35,7 @@ class Selection:
     place: Place
     runs: TaskRuns
     shapes: Mapping[int, tuple[int, ...]]
-    """Batch size -> lengths, rising, at which the baseline's cost was measured."""
+    """Batch size -> lengths, rising, at which the cost of the baseline and of a technique was measured."""
     remarks: tuple[str, ...]
 
 
@@ -44,7 +48,10 @@ def select(runs: Sequence[Run], objective: str, tasks: Sequence[str] = ()) -> li
         tasks: only these; empty: all.
 
     Raises:
-        UsageError: a task is unknown, or no lengths may be compared: the message says why.
+        UsageError: a task is unknown, or no lengths may be compared of any task, or of one of ``tasks``: the
+            message says why.
+
+    What else is left out is said on standard error.
     """
     known = sorted({run.task for run in runs})
     for task in tasks:
@@ -54,17 +61,20 @@ def select(runs: Sequence[Run], objective: str, tasks: Sequence[str] = ()) -> li
     wanted = [run for run in cohorts.latest(runs) if not tasks or run.task in tasks]
     for run in wanted:
         groups.setdefault((run.task, Place.of(run)), []).append(run)
-    reasons: list[str] = []
-    found = [
-        selection
-        for (task, place), members in groups.items()
-        if (selection := _selection(task, place, members, objective, reasons)) is not None
-    ]
-    if not found:
-        apart = technique_runs.different_places(wanted) if len(groups) > 1 else []
-        advice = ["measure the unreduced engine and the techniques in one session"] if apart else []
-        said = "; ".join(dict.fromkeys([*reasons, *apart, *advice]))
-        raise UsageError(f"no lengths can be compared: {said}.")
+    found: list[Selection] = []
+    left: dict[tuple[str, Place], list[str]] = {}
+    for (task, place), members in groups.items():
+        reasons: list[str] = []
+        selection = _selection(task, place, members, objective, reasons)
+        if selection is None:
+            left[task, place] = reasons
+        else:
+            found.append(selection)
+    for needed in [[task] for task in tasks] if found else [known]:
+        if not any(each.runs.task in needed for each in found):
+            raise _nothing(needed, wanted, left)
+    for (_, place), reasons in left.items():
+        progress.say(f"not compared, {place}: {'; '.join(reasons)}")
     return sorted(
         found, key=lambda each: (each.runs.task, -len(each.runs.engines), *vars(each.place).values())
     )
@@ -88,9 +98,9 @@ def _selection(
             able.append(run)
     if not able:
         return None
-    rows = technique_runs.titled(task, able, remarks)
+    rows = technique_runs.titled(task, able, remarks, _may_be_baseline)
     if not rows.unreduced:
-        reasons.append(f"{task}: {technique_runs.without_baseline(rows, place)} on {place.host}")
+        reasons.append(f"{task}: {_without_baseline(rows, able, place)} on {place.host}")
         return None
     one = technique_runs.of_task(rows, rows.unreduced[0], remarks, reasons)
     if not one.engines:
@@ -100,10 +110,11 @@ def _selection(
         )
         return None
     if len(one.engines) > MOST_TECHNIQUES:
-        raise UsageError(
+        reasons.append(
             f"{task}: {len(one.engines)} techniques: at most {MOST_TECHNIQUES} can be compared; give fewer "
-            "results."
+            "results"
         )
+        return None
     shapes = _shapes(one, objective)
     if not shapes:
         reasons.append(_too_few(one, objective))
@@ -111,15 +122,49 @@ def _selection(
     return Selection(place, one, shapes, (*remarks, *technique_runs.sessions(one)))
 
 
+def _nothing(
+    tasks: Sequence[str], wanted: Sequence[Run], left: Mapping[tuple[str, Place], Sequence[str]]
+) -> UsageError:
+    """Return the error that no lengths of some tasks can be compared, with the reasons."""
+    reasons = [reason for (task, _), said in left.items() if task in tasks for reason in said]
+    runs = [run for run in wanted if run.task in tasks]
+    apart = technique_runs.different_places(runs)
+    advice = ["measure the unreduced engine and the techniques in one session"] if apart else []
+    said = "; ".join(dict.fromkeys([*reasons, *apart, *advice]))
+    return UsageError(f"no lengths can be compared: {said}.")
+
+
+def _may_be_baseline(run: Run) -> bool:
+    """Whether what others cost at a length may be relative to an engine.
+
+    One with buckets or a fixed length pads its inputs, by a share that depends on their length.
+    """
+    variant = variants.parse(run.engine.variant)
+    return technique_runs.is_unreduced(run) and variant.length is None and not variant.buckets
+
+
+def _without_baseline(rows: TitledRuns, runs: Sequence[Run], place: Place) -> str:
+    """Return why there is no baseline."""
+    padded = [run.name for run in runs if technique_runs.is_unreduced(run) and not _may_be_baseline(run)]
+    if rows.titles or not padded:
+        return technique_runs.without_baseline(rows, place)
+    return (
+        f"no unreduced fp32 engine takes inputs of every length as they are: {', '.join(padded)} pads them, "
+        "so that all costs relative to it would depend on the length; build and profile fp32 with "
+        f"{place.backend}"
+    )
+
+
 def _shapes(one: TaskRuns, objective: str) -> dict[int, tuple[int, ...]]:
     """Return the batch sizes, and their lengths, at which something can be compared."""
     of_baseline = _measured(one.baseline, objective)
     of_engines = [_measured(run, objective) for run in one.engines.values()]
-    return {
-        batch: tuple(sorted(lengths))
-        for batch, lengths in sorted(of_baseline.items())
-        if any(len(lengths & theirs.get(batch, set())) >= LEAST_LENGTHS for theirs in of_engines)
-    }
+    found: dict[int, tuple[int, ...]] = {}
+    for batch, lengths in sorted(of_baseline.items()):
+        common = [lengths & theirs.get(batch, set()) for theirs in of_engines]
+        if any(len(each) >= LEAST_LENGTHS for each in common):
+            found[batch] = tuple(sorted(set().union(*common)))
+    return found
 
 
 def _measured(run: Run, objective: str) -> dict[int, set[int]]:
@@ -143,13 +188,18 @@ def _grid(run: Run) -> list[tuple[int, int]]:
 def _too_few(one: TaskRuns, objective: str) -> str:
     """Return why no two lengths can be compared, and what to do."""
     shapes = _grid(one.baseline)
-    for batch, length in shapes:
-        cost = cost_at(objective, batch, length)
-        if not cost.value(one.baseline):
-            return (
-                f"{one.task}, {one.baseline.name}: objective {objective}: {cost.missing(one.baseline)}; or "
-                "compare another objective"
-            )
+    lacking = {
+        run.name: cost.missing(run)
+        for run in (one.baseline, *one.engines.values())
+        for batch, length in reversed(_grid(run))
+        if not (cost := cost_at(objective, batch, length)).value(run)
+    }
+    if lacking:
+        why = next(iter(lacking.values()))
+        return (
+            f"{one.task}: objective {objective} was not measured of {', '.join(lacking)}: {why}; or compare "
+            "another objective"
+        )
     measured = ", ".join(f"{batch}x{length}" for batch, length in shapes) or "none"
     return (
         f"{one.task}: {one.baseline.name} and another engine must have two lengths of one batch size in "

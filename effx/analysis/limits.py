@@ -20,7 +20,6 @@ from effx.analysis import cohorts, resampling
 from effx.analysis.constraints import ROUNDING, Threshold
 from effx.results import MIN_SAMPLES, Run
 from effx.stats import bootstrap, intervals, noninferiority
-from effx.stats.bootstrap import LEAST_BLOCKS
 from effx.stats.metrics import METRICS, Metric, same_rows
 
 _MOST_UNITS = 10**9
@@ -327,7 +326,7 @@ def _latency(run: Run, threshold: Threshold, value: float, confidence: float) ->
     level = _two_sided(confidence)
     interval = resampling.latency_interval(run, workload, share, level)
     if interval is None:
-        least = resampling.ROUNDS_OF_RARE if share > 0.9 else LEAST_BLOCKS
+        least = resampling.least_rounds(share)
         needed = Needed(least if rounds < least else 2 * rounds, "rounds")
         reason = f"{rounds} rounds are too few for an interval"
         return _of(threshold, value, None, needed=lambda: needed, reason=reason)

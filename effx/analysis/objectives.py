@@ -39,6 +39,8 @@ class Objective:
     """Why a run has no value."""
     timed: Callable[[Run], WorkloadResult | None] = single_stream
     """The workload whose rounds, or energy, it is of; for scores and sizes of no importance."""
+    least_rounds: int = 0
+    """Rounds below which it has no interval; 0: it is not of rounds."""
 
     @property
     def short(self) -> str:
@@ -75,15 +77,16 @@ def at(name: str, workload: Workload) -> Objective:
         workload: which was measured, or not: then the objective says so.
 
     Raises:
-        UsageError: there is no such objective; or it is not of a workload, such as the size on disk.
+        UsageError: there is no such objective; or it is not measured for each workload, such as the size on
+            disk, or energy, which is not metered for shapes of the grid.
     """
     get(name)
     if name not in OF_WORKLOADS:
         raise UsageError(
-            f"objective {name} is the same for all workloads: choose {', '.join(OF_WORKLOADS)}.",
+            f"objective {name} is not measured for each workload: choose {', '.join(OF_WORKLOADS)}.",
             settings="objective",
         )
-    of = _of_workload(_Timed.at(workload), f"throughput, {workload.name}", f"energy, {workload.name}")
+    of = _of_workload(_Timed.at(workload), f"throughput, {workload.name}")
     return next(objective for objective in of if objective.name == name)
 
 
@@ -96,20 +99,25 @@ def drawn_interval(objective: Objective, runs: Sequence[Run], drawn: np.ndarray,
         drawn: the mean or ratio in joint resamplings [resamples].
         centre: what was measured.
 
-    None: it is a single reading, or there are fewer than three rounds.
+    None: it is a single reading, or there are fewer rounds than the objective needs.
     """
     if not np.ptp(drawn) > 0:
         return None
     if objective.uses_energy:
         return bootstrap.percentile_interval(drawn)
     count = min(rounds(objective, run) for run in runs)
-    return None if count < bootstrap.LEAST_BLOCKS else intervals.log_interval(drawn, centre, count)
+    return None if count < objective.least_rounds else intervals.log_interval(drawn, centre, count)
 
 
 def rounds(objective: Objective, run: Run) -> int:
     """Return the rounds in which a time was measured; 0: it was not."""
     workload = objective.timed(run)
     return 0 if workload is None else len(set(workload.rounds))
+
+
+def rounds_setting(workload: Workload) -> str:
+    """Return the setting of how many rounds a workload has, of :mod:`effx.specs.measurement`."""
+    return "grid_rounds" if workload.scenario in ("grid", "offline") else "rounds"
 
 
 def energy(objective: Objective, run: Run) -> Energy | None:
@@ -247,12 +255,14 @@ def _latency(name: str, statistic: str, label: str, timed: _Timed) -> Objective:
             return timed.missing(run)
         return (
             f"{statistic} needs {MIN_SAMPLES.get(statistic, 1)} queries, "
-            f"{sum(map(len, result.blocks_s))} were timed; profile with more rounds"
+            f"{sum(map(len, result.blocks_s))} were timed; profile with more "
+            f"{rounds_setting(result.workload)}"
         )
 
     return Objective(
-        name, f"{label} latency, {timed.label}", "s", False, value, interval, draws, missing, timed.of
-    )
+        name, f"{label} latency, {timed.label}", "s", False, value, interval, draws, missing, timed.of,
+        resampling.least_rounds(share),
+    )  # fmt: skip
 
 
 def _throughput(name: str, label: str, timed: _Timed) -> Objective:
@@ -270,7 +280,9 @@ def _throughput(name: str, label: str, timed: _Timed) -> Objective:
     def draws(runs: Sequence[Run]) -> np.ndarray:
         return timed.drawn(runs, resampling.throughputs, [value(run) for run in runs])
 
-    return Objective(name, label, "1/s", True, value, interval, draws, timed.missing, timed.of)
+    return Objective(
+        name, label, "1/s", True, value, interval, draws, timed.missing, timed.of, bootstrap.LEAST_BLOCKS
+    )
 
 
 def _cpu_time(timed: _Timed) -> Objective:
@@ -289,13 +301,20 @@ def _cpu_time(timed: _Timed) -> Objective:
         return timed.drawn(runs, resampling.cpu_times, [value(run) for run in runs])
 
     def missing(run: Run) -> str:
-        if timed.of(run) is None:
+        result = timed.of(run)
+        if result is None:
             return timed.missing(run)
+        if value(run) is not None:
+            return (
+                "the processor seconds are 0, which no other can be divided by: so few queries are too short "
+                f"for the system's clock; profile with more {rounds_setting(result.workload)}"
+            )
         return "processor seconds were not recorded; profile the engine again"
 
     return Objective(
-        "cpu_time", f"CPU time, {timed.label}", "s", False, value, interval, draws, missing, timed.of
-    )
+        "cpu_time", f"CPU time, {timed.label}", "s", False, value, interval, draws, missing, timed.of,
+        bootstrap.LEAST_BLOCKS,
+    )  # fmt: skip
 
 
 def _energy(label: str, timed: _Timed) -> Objective:
@@ -325,8 +344,8 @@ def _energy(label: str, timed: _Timed) -> Objective:
     return Objective("energy", label, "J/example", False, value, interval, draws, missing, timed.of)
 
 
-def _of_workload(timed: _Timed, throughput: str, joules: str) -> tuple[Objective, ...]:
-    """Return the costs that every workload has, with the labels of two of them."""
+def _of_workload(timed: _Timed, throughput: str) -> tuple[Objective, ...]:
+    """Return the costs that every workload has, with the label of the throughput."""
     return (
         _latency("latency", "p50", "median", timed),
         _latency("latency_p90", "p90", "p90", timed),
@@ -334,7 +353,6 @@ def _of_workload(timed: _Timed, throughput: str, joules: str) -> tuple[Objective
         _latency("latency_mean", "mean", "mean", timed),
         _cpu_time(timed),
         _throughput("throughput", throughput, timed),
-        _energy(joules, timed),
     )
 
 
@@ -342,12 +360,9 @@ def _offline(run: Run) -> WorkloadResult | None:
     return next((result for result in run.workloads if result.workload.scenario == "offline"), None)
 
 
-_SINGLE = _of_workload(
-    _Timed(single_stream, "one query at real lengths", lambda run: "single queries were not measured"),
-    "throughput, one query after the other",
-    "energy",
-)
-*_, _ENERGY = _SINGLE
+_QUERIES = _Timed(single_stream, "one query at real lengths", lambda run: "single queries were not measured")
+_SINGLE = _of_workload(_QUERIES, "throughput, one query after the other")
+_ENERGY = _energy("energy", _QUERIES)
 OF_WORKLOADS = tuple(objective.name for objective in _SINGLE)
 """Names of the costs that every workload has, see :func:`at`."""
 
@@ -386,7 +401,7 @@ OBJECTIVES: dict[str, Objective] = {
         Objective("correct", "share of correct predictions", "", True, _correct_value, _correct_interval,
                   lambda runs: resampling.scores("accuracy", runs),
                   _no_correct),
-        *_SINGLE[:-1],
+        *_SINGLE,
         _throughput(
             "throughput_offline", "throughput, offline",
             _Timed(_offline, "offline",

@@ -92,9 +92,14 @@ def latency_interval(
     if share is None or share <= _COMMON:
         return interval
     between_samples = intervals.block_quantile(_rounds_s(workload), share, confidence)
-    if rounds < ROUNDS_OF_RARE or between_samples is None:
+    if rounds < least_rounds(share) or between_samples is None:
         return None
     return min(interval[0], between_samples[0]), max(interval[1], between_samples[1])
+
+
+def least_rounds(share: float | None) -> int:
+    """Return the rounds below which a percentile (``share``, 0 to 1) or the mean (None) has no interval."""
+    return LEAST_BLOCKS if share is None or share <= _COMMON else ROUNDS_OF_RARE
 
 
 def _rounds_s(workload: WorkloadResult) -> list[list[float]]:

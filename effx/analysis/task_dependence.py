@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from effx import progress
 from effx.analysis import (
     batches,
     cohorts,
@@ -96,7 +97,17 @@ def compare(
         )
     selections = task_runs.select(batches.scored_for(runs, [objective]), tasks)
     settings = settings or TechniqueComparisonSettings()
-    return [_compare(_with_cost(selection, cost), cost, settings) for selection in selections]
+    able: list[Selection] = []
+    refused: list[UsageError] = []
+    for selection in selections:
+        try:
+            able.append(_with_cost(selection, cost))
+        except UsageError as error:
+            refused.append(error)
+    if not able:
+        raise refused[0]
+    progress.say(*(f"not compared: {reason}" for reason in refused))
+    return [_compare(selection, cost, settings) for selection in able]
 
 
 def _with_cost(selection: Selection, cost: Objective) -> Selection:
@@ -135,6 +146,11 @@ def _compare(selection: Selection, cost: Objective, settings: TechniqueCompariso
     pairs = list(itertools.combinations(measured, 2))
     metrics = sorted({one.outcome.metric for one in measured})
     remarks = list(selection.remarks)
+    remarks += [
+        f"{one.task}: {few}"
+        for one in selection.tasks
+        for few in relative_costs.few_rounds([cost], [one.baseline, *one.engines.values()])
+    ]
     if len(metrics) > 1:
         remarks.append(
             f"tasks have different metrics, {', '.join(metrics)}: a point of one is not a point of another, "
@@ -311,5 +327,5 @@ def _interactions(a: _Measured, b: _Measured) -> list[Interaction]:
 
 
 def _adjusted(found: Sequence[Interaction]) -> tuple[Interaction, ...]:
-    values = iter(tests.holm([each.p for each in found if each.p is not None]))
-    return tuple(each if each.p is None else replace(each, p_adjusted=next(values)) for each in found)
+    values = tests.holm_of_known([each.p for each in found])
+    return tuple(replace(each, p_adjusted=value) for each, value in zip(found, values, strict=True))

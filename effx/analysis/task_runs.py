@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from effx import progress
 from effx.analysis import cohorts, technique_runs
 from effx.analysis.technique_runs import MOST_TECHNIQUES, Place, TaskRuns, TitledRuns
 from effx.errors import UsageError, unknown
@@ -60,13 +61,19 @@ def select(runs: Sequence[Run], tasks: Sequence[str] = ()) -> list[Selection]:
     for run in able:
         places.setdefault(Place.of(run), {}).setdefault(run.task, []).append(run)
     reasons: list[str] = []
-    found = [
-        selection
-        for place, by_task in places.items()
-        if len(by_task) > 1 and (selection := _selection(place, by_task, reasons)) is not None
-    ]
+    said: list[str] = []
+    found: list[Selection] = []
+    for place, by_task in places.items():
+        of_place: list[str] = []
+        selection = _selection(place, by_task, of_place) if len(by_task) > 1 else None
+        if selection is not None:
+            found.append(selection)
+        elif of_place:
+            reasons += of_place
+            said.append(f"tasks are not compared, {place}: {'; '.join(dict.fromkeys(of_place))}")
     if not found:
         raise UsageError(f"no two tasks can be compared: {_why(wanted, able, reasons)}.")
+    progress.say(*said)
     return sorted(found, key=lambda each: (-len(each.tasks), -len(each.techniques), each.host, each.backend))
 
 
@@ -107,10 +114,11 @@ def _selection(place: Place, by_task: Mapping[str, list[Run]], reasons: list[str
         return None
     titles = _common(tasks)
     if len(titles) > MOST_TECHNIQUES:
-        raise UsageError(
+        reasons.append(
             f"{len(titles)} techniques are on every task: at most {MOST_TECHNIQUES} can be compared; give "
-            "fewer results."
+            "fewer results"
         )
+        return None
     missing = sorted({title for one in tasks.values() for title in one.engines} - set(titles))
     if missing:
         listed = "; ".join(missing[:5]) + ("; ..." if len(missing) > 5 else "")

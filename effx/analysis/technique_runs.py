@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from effx.analysis import cohorts, shared_techniques
 from effx.analysis.techniques import technique
@@ -41,6 +41,9 @@ class Place:
     host: str
     backend: str
     device: str
+
+    def __str__(self) -> str:
+        return f"{self.encoder}, {self.backend} on {self.device}, {self.host}"
 
     @classmethod
     def of(cls, run: Run) -> Place:
@@ -91,22 +94,24 @@ def loss_interval(baseline: Run, run: Run) -> tuple[float, float] | None:
     return None if interval is None else (-interval[1], -interval[0])
 
 
-def titled(task: str, runs: Sequence[Run], remarks: list[str]) -> TitledRuns:
+def titled(
+    task: str, runs: Sequence[Run], remarks: list[str], may_be_baseline: Callable[[Run], bool] | None = None
+) -> TitledRuns:
     """Return the engines of a task that are compared, by technique.
 
     Args:
         task: the task.
-        runs: its results.
+        runs: its results; those that were shared without predictions belong to all of the same source, number
+            of rows and metric.
         remarks: to which what is left out is added.
+        may_be_baseline: of which engines the baseline is one; None: the unreduced fp32 ones.
     """
-    cohort = max(
-        cohorts.split(runs, labels=True).values(),
-        key=lambda members: (any(map(_is_unreduced, members)), len(members)),
-    )
+    is_baseline = may_be_baseline or is_unreduced
+    cohort = max(_cohorts(runs), key=lambda members: (any(map(is_baseline, members)), len(members)))
     if len(cohort) < len(runs):
         remarks.append(f"{task}: {len(runs) - len(cohort)} engines scored on other rows are left out")
-    one_seed = sorted(_one_seed(task, cohort, remarks), key=lambda run: run.name)
-    unreduced = [run for run in one_seed if _is_unreduced(run)]
+    one_seed = sorted(_one_seed(task, cohort, remarks, is_baseline), key=lambda run: run.name)
+    unreduced = [run for run in one_seed if is_baseline(run)]
     if not unreduced:
         return TitledRuns(task, {}, ())
     full = max(unreduced, key=lambda run: (run.engine.structure is not None, run.engine.max_length or 0))
@@ -118,9 +123,21 @@ def titled(task: str, runs: Sequence[Run], remarks: list[str]) -> TitledRuns:
     found = {title: _plain(task, members, remarks) for title, members in sorted(found.items())}
     titles = [
         title for title, members in found.items()
-        if any(map(_is_unreduced, members)) and not _differ(members)
+        if any(map(is_baseline, members)) and not _differ(members)
     ]  # fmt: skip
     return TitledRuns(task, found, tuple(sorted(titles, key=plainness)))
+
+
+def _cohorts(runs: Sequence[Run]) -> list[list[Run]]:
+    """Return the results that were scored on the same rows, as far as they say.
+
+    Labels tell rows apart, which results that were shared without predictions do not have.
+    """
+    known = cohorts.split([run for run in runs if cohorts.has_predictions(run)], labels=True)
+    shared = cohorts.split([run for run in runs if not cohorts.has_predictions(run)])
+    found = [[*members, *shared.get(replace(key, labels=None), [])] for key, members in known.items()]
+    alone = shared.keys() - {replace(key, labels=None) for key in known}
+    return [*found, *(members for key, members in shared.items() if key in alone)]
 
 
 def of_task(rows: TitledRuns, base: str, remarks: list[str], reasons: list[str]) -> TaskRuns:
@@ -132,7 +149,7 @@ def of_task(rows: TitledRuns, base: str, remarks: list[str], reasons: list[str])
         remarks: to which what is left out is added.
         reasons: likewise.
     """
-    baseline, *same = sorted(rows.titles[base], key=lambda run: not _is_unreduced(run))
+    baseline, *same = sorted(rows.titles[base], key=lambda run: not is_unreduced(run))
     if same:
         others = ", ".join(run.name for run in same)
         remarks.append(f"{rows.task}: the baseline is {baseline.name}; as their results say no more, "
@@ -171,7 +188,7 @@ def plainness(title: str) -> tuple[int, str]:
 def without_baseline(rows: TitledRuns, place: Place) -> str:
     """Return why a task has no baseline."""
     ambiguous = [
-        run.name for members in rows.titles.values() if any(map(_is_unreduced, members)) for run in members
+        run.name for members in rows.titles.values() if any(map(is_unreduced, members)) for run in members
     ]
     if ambiguous:
         return f"its unreduced fp32 engine is not known, {_MADE_DIFFERENTLY}: {', '.join(ambiguous)}"
@@ -207,21 +224,23 @@ def _differ(members: Sequence[Run]) -> bool:
     return len(made) > 1
 
 
-def _one_seed(task: str, runs: list[Run], remarks: list[str]) -> list[Run]:
+def _one_seed(
+    task: str, runs: list[Run], remarks: list[str], is_baseline: Callable[[Run], bool]
+) -> list[Run]:
     """Return the engines of the seed that most have, and those whose seed is unknown.
 
-    A seed without an unreduced fp32 engine is taken only where no seed has one.
+    A seed without a baseline is taken only where no seed has one.
     """
     seeds = Counter(run.engine.origin.seed for run in runs if run.engine.origin is not None)
     if len(seeds) < 2:
         return runs
-    able = {run.engine.origin.seed for run in runs if run.engine.origin is not None and _is_unreduced(run)}
+    able = {run.engine.origin.seed for run in runs if run.engine.origin is not None and is_baseline(run)}
     chosen = min(seeds, key=lambda seed: (seed not in able, -seeds[seed], seed))
     left = sum(seeds.values()) - seeds[chosen]
     remarks.append(f"{task}: seed {chosen}; {left} engines with other seeds are left out")
     return [run for run in runs if run.engine.origin is None or run.engine.origin.seed == chosen]
 
 
-def _is_unreduced(run: Run) -> bool:
-    """Whether losses and costs may be relative to an engine."""
+def is_unreduced(run: Run) -> bool:
+    """Whether losses and costs may be relative to an engine: nothing is reduced, in fp32."""
     return technique(run).name == "full" and run.engine.precision == "fp32"

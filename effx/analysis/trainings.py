@@ -287,17 +287,11 @@ def _adjusted(methods: Sequence[MethodScores], tasks: Sequence[str]) -> list[Met
 
 def _with_adjusted(differences: Sequence[Difference | None]) -> list[Difference | None]:
     """Return the differences of several methods, with p-values after Holm's adjustment over them."""
-    of_means = _holm([None if each is None else each.test.p for each in differences])
-    of_spreads = _holm(
+    of_means = tests.holm_of_known([None if each is None else each.test.p for each in differences])
+    of_spreads = tests.holm_of_known(
         [None if each is None or each.spread is None else each.spread.p for each in differences]
     )
     return [
         None if each is None else replace(each, p_adjusted=of_mean, spread_p_adjusted=of_spread)
         for each, of_mean, of_spread in zip(differences, of_means, of_spreads, strict=True)
     ]
-
-
-def _holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """Return p-values after Holm's adjustment over those that are known."""
-    adjusted = iter(tests.holm([p for p in p_values if p is not None]))
-    return [None if p is None else next(adjusted) for p in p_values]

@@ -49,6 +49,7 @@ def report(
         page,
         seeds,
         slices,
+        studies,
         tables,
         task_dependence,
         training_costs,
@@ -83,10 +84,8 @@ def report(
             costs.write(temporary)
         latex.write(groups, temporary / "tables.tex")
         seeds.write(content.seed_means, temporary)
-        if of_tasks:
-            task_dependence.write(of_tasks, temporary / "tasks")
-        if of_lengths:
-            length_dependence.write(of_lengths, temporary / "lengths")
+        studies.write_of_report("tasks", of_tasks, temporary / "tasks", task_dependence.write)
+        studies.write_of_report("lengths", of_lengths, temporary / "lengths", length_dependence.write)
         generated = [
             seeds.section(content.seed_means),
             *map(task_dependence.section, of_tasks),

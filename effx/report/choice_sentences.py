@@ -9,7 +9,9 @@ from effx.analysis.technique_choices import BASELINE, Choice, ChoicePair
 from effx.formatting import fixed, percent, times
 from effx.stats import CONFIDENCE
 
-SINGLE_READINGS = "Costs are single readings: how far others would be from them is not known."
+SINGLE_READINGS = (
+    "Costs are single readings, or of too few rounds: how far others would be from them is not known."
+)
 
 
 @dataclass(frozen=True)
@@ -20,10 +22,16 @@ class Noun:
     several: str
     at: str
     """Preposition."""
+    unproven: str
+    """What is said of those that have no proven technique."""
 
 
-TASK = Noun("task", "tasks", "on")
-LENGTH = Noun("length", "lengths", "at")
+TASK = Noun("task", "tasks", "on", "None is on {}, which may be a matter of rows.")
+LENGTH = Noun(
+    "length", "lengths", "at",
+    "No cheaper technique is proven at {}: rows and losses are the same at all lengths, and each length is "
+    "tested by itself, in the order of its costs.",
+)  # fmt: skip
 
 
 def best(
@@ -97,7 +105,7 @@ def proven(
         return [f"No technique is proven {certain} {noun.at} any {noun.one}: more rows may prove one."]
     named = ", ".join(f"'{choice.proven}' {noun.at} {choice.where}" for choice in able)
     without = ", ".join(label(choice) for choice in choices if choice not in able)
-    none = f" None is {noun.at} {without}, which may be a matter of rows." if without else ""
+    none = f" {noun.unproven.format(without)}" if without else ""
     return [f"The cheapest technique that is proven {certain}: {named}.{none}"]
 
 

@@ -21,7 +21,8 @@ from effx.analysis.length_results import (
 from effx.analysis.length_runs import LEAST_LENGTHS
 from effx.analysis.objectives import OBJECTIVES
 from effx.analysis.slices import ABSOLUTE_ERROR, LEVEL, SliceLoss
-from effx.analysis.technique_choices import Choice
+from effx.analysis.technique_choices import BASELINE, Choice, ChoicePair
+from effx.analysis.technique_runs import Place
 from effx.formatting import fixed, p_value, percent
 from effx.report import choice_sentences
 from effx.report import studies as studies_of
@@ -57,14 +58,18 @@ def write(studies: Sequence[LengthDependence], out: Path) -> None:
 
 
 def of_report(runs: Sequence[Run]) -> list[LengthDependence]:
-    """Return the comparisons of lengths that a report shows: by latency, and by energy where it was measured.
+    """Return the comparisons of lengths that a report shows, by latency.
 
-    Why there is none although several lengths were measured is said on standard error.
+    What is left out although several lengths were measured is said on standard error.
     """
     latest = cohorts.latest(runs)
-    if len(latest) < 2 or not any(_several_lengths(run) for run in latest):
+    places = {(run.task, Place.of(run)) for run in latest if _several_lengths(run)}
+    able = [run for run in latest if (run.task, Place.of(run)) in places]
+    if len(able) < 2:
         return []
-    return studies_of.of_report("lengths", latest, length_comparison.compare, section, to_json)
+    return studies_of.of_report(
+        "lengths", able, length_comparison.compare, section, to_json, objectives=("latency",)
+    )
 
 
 def _several_lengths(run: Run) -> bool:
@@ -88,25 +93,25 @@ def sheets(study: LengthDependence) -> list[Sheet]:
 def overview(study: LengthDependence) -> Sheet:
     """Return a row for each technique: what it loses, on short and long rows, and its cost at every shape."""
     shapes = [(batch, length) for batch in study.batches for length in batch.lengths]
-    by_words = any(each.by_words for each in study.losses)
+    extremes = [(name, title) for name, title in (("shortest", study.shortest), ("longest", study.longest))
+                if title is not None]  # fmt: skip
     columns = (
         SheetColumn("technique"), SheetColumn("score"), SheetColumn("loss", signed=True),
-        *((SheetColumn("loss, shortest rows", signed=True), SheetColumn("loss, longest rows", signed=True))
-          if by_words else ()),
+        *(SheetColumn(f"loss, {name} rows", signed=True) for name, _ in extremes),
         *(SheetColumn(f"{batch.batch}x{length.length}", 3) for batch, length in shapes),
     )  # fmt: skip
     rows: list[tuple[SheetCell, ...]] = []
     for index, each in enumerate(study.losses):
-        quarters = (each.by_words[0].loss, each.by_words[-1].loss) if each.by_words else (None, None)
+        of_part = {part.slice: part.loss for part in each.by_words}
         rows.append(
-            (each.technique, each.score, each.loss, *(quarters if by_words else ()),
+            (each.technique, each.score, each.loss, *(of_part.get(title) for _, title in extremes),
              *(length.techniques[index].cost for _, length in shapes))
         )  # fmt: skip
-    quarter = next((each.by_words for each in study.losses if each.by_words), ())
     parts = ""
-    if quarter:
+    if extremes:
         scale = ", as mean absolute errors" if study.unit == ABSOLUTE_ERROR else ""
-        parts = f" Shortest and longest rows: {_words(quarter[0])}, and {_words(quarter[-1])}{scale}."
+        named = "; ".join(f"{name} rows: {_words(title)}" for name, title in extremes)
+        parts = f" {named[0].upper()}{named[1:]}{scale}."
     note = f"{_note(study)} Columns BxL: batch size x tokens; –: not measured.{parts}"
     return Sheet(
         "lengths-overview", f"Loss, and cost by length ({_title(study)})", columns, tuple(rows), note
@@ -225,6 +230,7 @@ def lines(study: LengthDependence) -> list[str]:
         *(line for batch in study.batches for line in _of_batch(study, batch)),
         *_changes(study),
         *_losses(study),
+        f"Losses and costs are relative to {study.baseline}, the unreduced fp32 engine.",
     ]
 
 
@@ -253,8 +259,8 @@ def _title(study: LengthDependence) -> str:
 def _note(study: LengthDependence) -> str:
     inverse = ", inverted" if OBJECTIVES[study.objective].maximise else ""
     return (
-        f"Loss: the unreduced fp32 engine's {study.metric} minus the technique's, on all rows. Cost: "
-        f"{OBJECTIVES[study.objective].short} relative to the unreduced engine{inverse}. Intervals 95 %."
+        f"Loss: {study.metric} of {study.baseline}, the unreduced fp32 engine, minus the technique's, on all "
+        f"rows. Cost: {OBJECTIVES[study.objective].short} relative to that engine{inverse}. Intervals 95 %."
     )
 
 
@@ -262,28 +268,48 @@ def _chosen(study: LengthDependence) -> list[Choice]:
     return [length.choice for batch in study.batches for length in batch.lengths if length.choice is not None]
 
 
+def _best(study: LengthDependence, batch: BatchOutcome) -> list[str]:
+    """Return the best technique at the lengths of a batch size, and whether it depends on them."""
+    if not batch.choices:
+        return [
+            "No technique that can be chosen was measured at two lengths: whether the best one depends on "
+            "the length is not known."
+        ] if any(length.choice for length in batch.lengths) else []  # fmt: skip
+    at = {choice.where: choice for each in batch.choices for choice in each.at}
+    ordered = [f"{length.length} tokens" for length in batch.lengths]
+    named = [where for where in ordered if where in at]
+    widest = [each.compared for each in batch.choices if each.compared.where == (named[0], named[-1])]
+
+    def best(choices: Sequence[Choice], compared: Sequence[ChoicePair]) -> list[str]:
+        return choice_sentences.best(
+            LENGTH, choices, compared, study.max_drop, pairs=study.pairs, exchanged=widest
+        )
+
+    if len({each.techniques for each in batch.choices}) == 1:
+        return best([at[where] for where in named], [each.compared for each in batch.choices])
+    found = []
+    for each in batch.choices:
+        first, *others = best(each.at, [each.compared])
+        count = counted(len(each.techniques) - 1, "technique")
+        between = " and ".join(each.compared.where)
+        found += [f"Between {between}, among {count} that both have: {first[0].lower()}{first[1:]}", *others]
+    return found
+
+
 def _of_batch(study: LengthDependence, batch: BatchOutcome) -> list[str]:
     """Return what is best at the lengths of a batch size."""
-    shared = [length.shared_choice for length in batch.lengths if length.shared_choice is not None]
-    found = []
-    if batch.choices:
-        ends_of = (shared[0].where, shared[-1].where)
-        found = choice_sentences.best(
-            LENGTH, shared, batch.choices, study.max_drop, pairs=study.pairs,
-            exchanged=[pair for pair in batch.choices if pair.where == ends_of],
-        )  # fmt: skip
-    elif any(length.choice for length in batch.lengths):
-        found = [
-            "No technique was measured at every length: whether the best one depends on it is not known."
-        ]
-    everywhere = {choice.where: choice for choice in shared}
+    found = _best(study, batch)
     found += [
-        f"At {choice.where}, '{choice.measured}' is cheaper still; it was not measured at every length, and "
-        "is not compared."
+        f"At {choice.where}, '{choice.measured}' is cheaper still; it has no cost to compare at another "
+        "length."
         for length in batch.lengths
         if (choice := length.choice) is not None
-        and choice.where in everywhere
-        and choice.measured not in everywhere[choice.where].costs
+        and choice.measured != BASELINE
+        and not any(
+            choice.where in each.compared.where and choice.measured in each.techniques
+            for each in batch.choices
+        )
+        and batch.choices
     ]
     if chosen := [length.choice for length in batch.lengths if length.choice is not None]:
         found += choice_sentences.proven(
@@ -350,28 +376,37 @@ def _losses(study: LengthDependence) -> list[str]:
             "No technique is shown to lose more on a quarter of the rows, by their number of words, than on "
             "the others."
         ]
-    saves = {
-        each.technique
+    return [_lost(study, each, part) for each, part in flagged]
+
+
+def _saves_at(study: LengthDependence, technique: str) -> list[int]:
+    """Return the batch sizes at which a technique is shown to be relatively cheaper on long inputs; none
+    where another batch size shows the opposite.
+    """
+    shown = {
+        batch.batch: length == each.lengths[1]
         for batch in study.batches
         for each in batch.changes
-        if each.cheaper_at() == each.lengths[1]
+        if each.technique == technique and (length := each.cheaper_at()) is not None
     }
-    return [_lost(study, each, part, saves) for each, part in flagged]
+    return list(shown) if all(shown.values()) else []
 
 
-def _lost(study: LengthDependence, of: TechniqueLoss, part: SliceLoss, saves: set[str]) -> str:
+def _lost(study: LengthDependence, of: TechniqueLoss, part: SliceLoss) -> str:
     factor, unit = (1.0, "") if study.unit == ABSOLUTE_ERROR else (100.0, " points")
     elsewhere = factor * (part.loss - part.excess)
-    both = part is of.by_words[-1] and of.technique in saves
-    also = " It is relatively cheaper on long inputs, and loses more there." if both else ""
+    batches = _saves_at(study, of.technique) if part.slice == study.longest else []
+    of_some = len(batches) < len(study.batches)
+    at = f" (batch size {', '.join(map(str, batches))})" if of_some else ""
+    also = f" It is relatively cheaper on long inputs{at}, and loses more there." if batches else ""
     return (
-        f"'{of.technique}' loses {fixed(factor * part.loss, 1)}{unit} on {_words(part)} instead of "
+        f"'{of.technique}' loses {fixed(factor * part.loss, 1)}{unit} on {_words(part.slice)} instead of "
         f"{fixed(elsewhere, 1)} on the others (adjusted {p_value(part.p_adjusted)}).{also}"
     )
 
 
-def _words(part: SliceLoss) -> str:
-    return f"rows of {part.slice.removeprefix(f'{WORDS}: ')} words"
+def _words(title: str) -> str:
+    return f"rows of {title.removeprefix(f'{WORDS}: ')} words"
 
 
 def _cheaper(each: CostChange) -> str:

@@ -70,6 +70,12 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return [float(value) for value in adjusted]
 
 
+def holm_of_known(p_values: Sequence[float | None]) -> list[float | None]:
+    """Return p-values adjusted by :func:`holm` for the number of those that are known, in their order."""
+    adjusted = iter(holm([p for p in p_values if p is not None]))
+    return [None if p is None else next(adjusted) for p in p_values]
+
+
 def holm_levels(p_values: np.ndarray, alpha: float) -> np.ndarray:
     """Return the level at which Holm's step-down rule tests each hypothesis; it is rejected if p <= level.
 

@@ -17,7 +17,8 @@ from effx.analysis.length_results import BatchOutcome, CostChange, LengthDepende
 from effx.analysis.technique_choices import BASELINE
 from effx.errors import UsageError
 from effx.report import length_dependence as tables
-from effx.results import Energy, GateResult, ReferenceEngine, Run, WorkloadResult
+from effx.results import GateResult, ReferenceEngine, RowGroups, Run, WorkloadResult
+from effx.row_slices import Slice
 from effx.specs.constraints import TechniqueComparisonSettings
 from effx.specs.workloads import grid
 from tests.analysis.simulated_lengths import FOUR_SHAPES as FOUR
@@ -183,7 +184,8 @@ def test_choices_that_surely_differ_are_said_to_depend_on_the_length() -> None:
     (batch,) = found.batches
     chosen = [length.choice for length in batch.lengths]
     assert [None if each is None else each.measured for each in chosen] == ["buckets", "int8"]
-    (pair,) = batch.choices
+    (choices,) = batch.choices
+    pair = choices.compared
     assert pair.where == ("32 tokens", "128 tokens") and pair.measured_differ
     assert pair.measured_among == (("buckets",), ("int8",)) and pair.coverage == pytest.approx(0.975)
     costs = {length.length: {each.technique: each.cost for each in length.techniques}
@@ -210,11 +212,11 @@ def test_a_technique_of_one_length_is_shown_and_not_compared() -> None:
     (found,) = length_dependence.compare(length_runs(9, equal))
     (batch,) = found.batches
     assert [choice.measured for choice in tables._chosen(found)] == ["seq32", "int8"]
-    assert [length.shared_choice.measured for length in batch.lengths if length.shared_choice] == ["int8"] * 2
-    assert not batch.choices[0].measured_differ
+    assert [choice.measured for choice in batch.choices[0].at] == ["int8"] * 2
+    assert not batch.choices[0].compared.measured_differ
     lines = tables.lines(found)
     assert lines[0].startswith("Batch size 1: the best reduction is the same at all 2 lengths")
-    assert "At 32 tokens, 'seq32' is cheaper still; it was not measured at every length" in lines[1]
+    assert "At 32 tokens, 'seq32' is cheaper still; it has no cost to compare at another length" in lines[1]
 
 
 def test_equal_techniques_are_hardly_ever_said_to_be_chosen_differently() -> None:
@@ -222,7 +224,8 @@ def test_equal_techniques_are_hardly_ever_said_to_be_chosen_differently() -> Non
     said = 0
     for seed in range(40):
         (found,) = length_dependence.compare(length_runs(seed, equal, n=60, noise=0.05))
-        said += any(pair.measured_differ or pair.proven_differ for pair in found.batches[0].choices)
+        (each,) = found.batches[0].choices
+        said += each.compared.measured_differ or each.compared.proven_differ
     assert said / 40 <= 0.05
 
 
@@ -286,9 +289,9 @@ def test_costs_of_too_few_rounds_are_not_tested() -> None:
     (found,) = length_dependence.compare(length_runs(14, TECHNIQUES, rounds=2))
     (batch,) = found.batches
     assert all(each.p is None and each.interval is None and each.reason for each in batch.changes)
-    assert not batch.choices[0].measured_differ
+    assert not batch.choices[0].compared.measured_differ
     assert "Whether relative costs depend on the length could not be tested." in tables.lines(found)
-    assert "Costs are single readings" in tables.choices(found).note
+    assert "Costs are single readings, or of too few rounds" in tables.choices(found).note
 
 
 def test_shapes_timed_on_the_device_are_not_taken() -> None:
@@ -304,37 +307,6 @@ def test_shapes_timed_on_the_device_are_not_taken() -> None:
     assert length_dependence.compare(timed) == length_dependence.compare(runs)
 
 
-def _metered(runs: list[Run], meter: str = "rapl") -> list[Run]:
-    """Return runs whose energy is proportional to the seconds of a query, with 1 % of error."""
-
-    def energy(each: WorkloadResult) -> WorkloadResult:
-        joules = 20 * float(np.mean(np.concatenate(each.blocks_s))) / each.workload.batch
-        measured = Energy("counter", meter, None, joules, (0.99 * joules, 1.01 * joules), joules)
-        return replace(each, energy=measured)
-
-    return changes_of(runs, energy)
-
-
-def test_energy_is_compared_where_it_was_measured() -> None:
-    runs = length_runs(16, TECHNIQUES)
-    with pytest.raises(UsageError, match="objective energy: measured for single-stream"):
-        length_dependence.compare(runs, "energy")
-    metered = _metered(runs)
-    (found,) = length_dependence.compare(metered, "energy")
-    joules = {
-        name: [cell(of(metered, name), 1, length).energy.joules_per_example for length in (32, 128)]
-        for name in ("fp32", "int8")
-    }
-    each = change(found.batches[0], "int8")
-    relative = [after / before for before, after in zip(joules["fp32"], joules["int8"], strict=True)]  # type: ignore[operator]
-    assert each.costs == pytest.approx(tuple(relative)) and each.interval is not None
-    # four independent errors of 1 % at 95 %, in squares
-    assert np.log(each.interval[1] / each.interval[0]) == pytest.approx(2 * 0.02, rel=0.1)
-    mixed = [*metered[:-1], *_metered(metered[-1:], "nvml")]
-    with pytest.raises(UsageError, match="energies from different sources or meters"):
-        length_dependence.compare(mixed, "energy")
-
-
 def _moved(run: Run, **engine: object) -> Run:
     return replace(run, engine=replace(run.engine, **engine))  # type: ignore[arg-type]
 
@@ -346,7 +318,7 @@ def test_doubts_about_costs_and_losses_are_remarks() -> None:
              replace(of_shape, name="cpu-quota", workload="offline 32xreal"),
              replace(of_shape, name="energy-measured")]  # fmt: skip
     runs = [replace(runs[0], gates=gates), replace(runs[1], gates=gates[:1]), runs[2]]
-    int8 = replace(runs[2], session="another", quality=replace(runs[2].quality, batch_dependent=True))
+    int8 = replace(runs[2], session="another")
     (found,) = length_dependence.compare([*runs[:2], int8])
     failed = [each for each in found.remarks if each.startswith("gate failed")]
     assert [each.partition(" engines")[0] for each in failed] == [
@@ -355,9 +327,6 @@ def test_doubts_about_costs_and_losses_are_remarks() -> None:
     ]
     assert any(
         "exits and token thresholds" in each and each.endswith("sst2-e.exit") for each in found.remarks
-    )
-    assert any(
-        "answer otherwise in batches" in each and each.endswith("sst2-e.int8") for each in found.remarks
     )
     assert any("1 engines were measured in other sessions" in each for each in found.remarks)
 
@@ -375,7 +344,6 @@ def test_places_and_tasks_are_compared_apart() -> None:
 
 ONE_LENGTH = ((1, 32), (32, 32))
 REDUCED = {name: TECHNIQUES[name] for name in ("int8", "seq32")}
-"""Buckets are no reduction: without the plain engine they are the baseline."""
 
 
 @pytest.mark.parametrize(
@@ -402,8 +370,9 @@ def test_unknown_tasks_and_costs_are_refused() -> None:
     runs = length_runs(22, TECHNIQUES)
     with pytest.raises(UsageError, match="sst2"):
         length_dependence.compare(runs, tasks=["sst3"])
-    for objective, message in (("accuracy", "is the same for all workloads"), ("size", "is the same for all"),
-                               ("latensy", "latency")):  # fmt: skip
+    refused = "is not measured for each workload: choose latency"
+    for objective, message in (("accuracy", refused), ("memory", refused), ("energy", refused),
+                               ("throughput_offline", refused), ("latensy", "latency")):  # fmt: skip
         with pytest.raises(UsageError, match=message):
             length_dependence.compare(runs, objective)
 
@@ -412,3 +381,236 @@ def test_the_baseline_is_chosen_where_nothing_is_within_the_limit() -> None:
     (found,) = length_dependence.compare(length_runs(23, {"int8": everywhere(0.5, lost=0.2)}))
     assert {choice.measured for choice in tables._chosen(found)} == {BASELINE}
     assert any("No technique is proven" in line for line in tables.lines(found))
+
+
+def test_engines_that_answer_otherwise_in_batches_are_not_chosen_there() -> None:
+    """Shapes of the grid are not scored: the loss of single queries says nothing about batches of 32."""
+    cheap = {"int8": everywhere(0.3), "seq256": everywhere(0.6)}
+    runs = length_runs(24, cheap, shapes=FOUR)
+
+    def dependent(name: str) -> list[Run]:
+        return [run if run.engine.variant != name else
+                replace(run, quality=replace(run.quality, batch_dependent=True)) for run in runs]  # fmt: skip
+
+    (found,) = length_dependence.compare(dependent("int8"))
+    single, batched = found.batches
+    assert {length.choice.measured for length in single.lengths if length.choice} == {"int8"}
+    of_batches = [length.choice for length in batched.lengths if length.choice]
+    assert [choice.measured for choice in of_batches] == ["seq256"] * 2
+    assert all("int8" not in choice.costs and choice.proven != "int8" for choice in of_batches)
+    (remark,) = [each for each in found.remarks if each.startswith("batch size 32: not chosen")]
+    assert remark.endswith("sst2-e.int8") and "were not scored" in remark
+    (found,) = length_dependence.compare(dependent("fp32"))
+    assert all(length.choice for length in found.batches[0].lengths)
+    assert not any(length.choice for length in found.batches[1].lengths) and not found.batches[1].choices
+    assert any(
+        each.startswith("batch size 32: no choice is stated: the answers of sst2-e.fp32")
+        for each in found.remarks
+    )
+
+
+def test_p99_of_few_rounds_has_no_interval_and_is_not_tested() -> None:
+    """Twenty rounds, as for the p99 of one engine; five and 19 are too few."""
+    costs = {name: TECHNIQUES[name] for name in ("int8", "buckets")}
+    for rounds, queries, known in ((5, 140, False), (19, 37, False), (20, 35, True)):
+        runs = [
+            replace(run, workloads=[
+                replace(each, blocks_s=[np.repeat(block, queries).tolist() for block in each.blocks_s])
+                if each.workload.scenario == "grid" else each for each in run.workloads
+            ])
+            for run in length_runs(25, costs, rounds=rounds)
+        ]  # fmt: skip
+        (found,) = length_dependence.compare(runs, "latency_p99")
+        (batch,) = found.batches
+        for each in (technique for length in batch.lengths for technique in length.techniques):
+            assert each.cost is not None and (each.cost_interval is not None) is known
+        assert all((each.p is not None) is known for each in batch.changes)
+        assert batch.choices[0].compared.measured_differ is known
+        assert any("p99 latency has no interval" in each for each in found.remarks) is not known
+        if not known:
+            reason = f"p99 latency needs 20 rounds for a test, {rounds} were measured"
+            assert {each.reason for each in batch.changes} == {reason}
+            (remark,) = [each for each in found.remarks if "p99" in each]
+            assert "more grid_rounds: sst2-e.fp32" in remark
+            assert "of too few rounds" in tables.choices(found).note and found.pairs == 0
+
+
+def test_the_baseline_takes_inputs_of_every_length_as_they_are() -> None:
+    runs = length_runs(26, TECHNIQUES)
+    (found,) = length_dependence.compare(runs)
+    assert found.baseline == "sst2-e.fp32"
+    assert "Losses and costs are relative to sst2-e.fp32, the unreduced fp32 engine." in tables.lines(found)
+    assert all("sst2-e.fp32" in sheet.note for sheet in (tables.overview(found), tables.costs(found)))
+    with pytest.raises(UsageError, match="sst2-e.buckets pads them.*build and profile fp32"):
+        length_dependence.compare(runs[1:])
+
+
+def test_unproven_lengths_are_not_a_matter_of_rows() -> None:
+    """Losses and rows are the same at all lengths; at 32 tokens it costs more than the baseline."""
+    costs = {"int8": Reduction({(1, 32): 1.5, (1, 128): 0.5})}
+    (found,) = length_dependence.compare(length_runs(27, costs, n=2000))
+    (line,) = [line for line in tables.lines(found) if "proven with" in line]
+    assert "'int8' at 128 tokens" in line and "No cheaper technique is proven at 32 tokens" in line
+    assert "each length is tested by itself" in line and "matter of rows" not in line
+
+
+THREE = ((1, 32), (1, 64), (1, 128))
+
+
+def test_a_length_that_some_techniques_lack_does_not_end_the_answer() -> None:
+    """Each pair of lengths is compared among the techniques that both have; 256 is left out: none was
+    measured there."""
+    some = {
+        "int8": Reduction({(1, 32): 0.6, (1, 64): 0.3}),
+        "buckets": Reduction({(1, 32): 0.3, (1, 64): 0.6}),
+        "seq256": Reduction({(1, 64): 0.8, (1, 128): 0.8}),
+    }
+    (found,) = length_dependence.compare(length_runs(28, some, shapes=(*THREE, (1, 256)), rounds=10))
+    (batch,) = found.batches
+    assert [length.length for length in batch.lengths] == [32, 64, 128]
+    pairs = {each.compared.where: (set(each.techniques), each.compared.measured_differ)
+             for each in batch.choices}  # fmt: skip
+    assert pairs == {
+        ("32 tokens", "64 tokens"): ({BASELINE, "int8", "buckets"}, True),
+        ("64 tokens", "128 tokens"): ({BASELINE, "seq256"}, False),
+    }
+    assert found.pairs == 2
+    assert {each.compared.coverage for each in batch.choices} == {1 - 0.05 / 2 / 2}
+    lines = tables.lines(found)
+    assert lines[0].startswith("Batch size 1: between 32 tokens and 64 tokens, among 2 techniques that both "
+                               "have: the best reduction depends on the length")  # fmt: skip
+    assert any(
+        line.startswith("Between 64 tokens and 128 tokens, among 1 technique that both have: the best "
+                        "reduction is the same") for line in lines
+    )  # fmt: skip
+    assert "adjusted for 2 pairs of lengths" in lines[0]
+
+
+def test_what_is_left_out_is_said_and_a_named_task_must_be_compared(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    short = length_runs(29, REDUCED, shapes=ONE_LENGTH, task="mrpc")
+    many = length_runs(29, {f"seq{number}": everywhere(0.5) for number in range(200, 301)}, task="rte", n=40)
+    runs = [*length_runs(29, TECHNIQUES), *short, *many]
+    assert [each.task for each in length_dependence.compare(runs)] == ["sst2"]
+    said = capsys.readouterr().err
+    assert "simulated, onnxruntime on cpu, h: mrpc: mrpc-e.fp32 and another engine must have two" in said
+    assert "rte: 101 techniques: at most 100 can be compared" in said
+    for tasks in (["mrpc"], ["sst2", "mrpc"]):
+        with pytest.raises(UsageError, match="no lengths can be compared: mrpc: mrpc-e.fp32 and") as error:
+            length_dependence.compare(runs, tasks=tasks)
+        assert error.value.exit_code == 2
+
+
+def test_an_engine_shared_without_predictions_has_costs_and_is_not_chosen() -> None:
+    runs = length_runs(30, {"int8": everywhere(0.3), "seq256": everywhere(0.6)})
+    shared = [_without_rows(run) if run.engine.variant == "int8" else run for run in runs]
+    (found,) = length_dependence.compare(shared)
+    assert [each.technique for each in found.batches[0].changes] == ["int8", "seq256"]
+    assert [choice.measured for choice in tables._chosen(found)] == ["seq256"] * 2
+    assert not any("other rows" in each for each in found.remarks)
+    assert any("sst2-e.int8: its results were shared without predictions" in each for each in found.remarks)
+    (whole,) = length_dependence.compare(runs)
+    assert whole.batches[0].changes == found.batches[0].changes
+
+
+def test_engines_with_other_labels_are_left_out() -> None:
+    runs = length_runs(31, {"int8": everywhere(0.3), "seq256": everywhere(0.6)})
+    quality = replace(runs[1].quality, labels=runs[1].quality.labels[::-1])
+    (found,) = length_dependence.compare([runs[0], replace(runs[1], quality=quality), runs[2]])
+    assert [each.technique for each in found.losses] == ["seq256"]
+    assert any("1 engines scored on other rows are left out" in each for each in found.remarks)
+
+
+def _regrouped(runs: list[Run], edges: list[int]) -> list[Run]:
+    """Return runs whose rows are divided by their numbers of words at some shares of the rows."""
+    parts = [Slice("words", f"{start} to {end}", np.arange(start, end)) for start, end in
+             itertools.pairwise(edges)]  # fmt: skip
+    groups = RowGroups.of(parts, edges[-1])
+    return [replace(run, quality=replace(run.quality, groups=groups)) for run in runs]
+
+
+def test_longest_rows_are_those_of_the_last_quarter_or_not_named() -> None:
+    """The last quarter is too small to be tested: the third has not the longest rows."""
+    both = {"int8": Reduction({(1, 32): 0.6, (1, 128): 0.3})}
+    runs = length_runs(32, both, rounds=10)
+    wrong = np.array(runs[0].quality.predictions)
+    wrong[250:350] = 1 - np.array(runs[0].quality.labels)[250:350]
+    runs[1] = replace(runs[1], quality=replace(runs[1].quality, predictions=wrong.tolist()))
+    (found,) = length_dependence.compare(_regrouped(runs, [0, 100, 250, 390, 400]))
+    assert (found.shortest, found.longest) == ("words: 0 to 100", None)
+    header = [column.label for column in tables.overview(found).columns]
+    assert "loss, shortest rows" in header and "loss, longest rows" not in header
+    (line,) = [line for line in tables.lines(found) if line.startswith("'int8' loses")]
+    assert "rows of 250 to 390 words" in line and "relatively cheaper" not in line
+    (found,) = length_dependence.compare(_regrouped(runs, [0, 100, 250, 400]))
+    assert found.longest == "words: 250 to 400"
+    (line,) = [line for line in tables.lines(found) if line.startswith("'int8' loses")]
+    assert line.endswith("It is relatively cheaper on long inputs, and loses more there.")
+
+
+@pytest.mark.parametrize(
+    ("of_32", "said"),
+    [((0.3, 0.6), ""), ((0.5, 0.5), " (batch size 1), and"), ((0.6, 0.3), ", and")],
+)
+def test_batch_sizes_that_disagree_are_not_pooled(of_32: tuple[float, float], said: str) -> None:
+    costs = {(1, 32): 0.6, (1, 128): 0.3, (32, 32): of_32[0], (32, 128): of_32[1]}
+    runs = length_runs(33, {"int8": Reduction(costs, lost_of_long=0.3)}, shapes=FOUR, rounds=10)
+    (found,) = length_dependence.compare(runs)
+    (line,) = [line for line in tables.lines(found) if line.startswith("'int8' loses")]
+    expected = f"It is relatively cheaper on long inputs{said} loses more there."
+    assert line.endswith(expected) if said else "relatively cheaper" not in line
+
+
+def test_why_losses_by_length_are_not_known_is_said() -> None:
+    runs = length_runs(34, {"int8": everywhere(0.5)})
+    cases = {
+        "the results do not say how many words rows have": [
+            replace(run, quality=replace(run.quality, groups=[])) for run in runs
+        ],
+        "the quarters of the rows have fewer than 20 rows": length_runs(34, {"int8": everywhere(0.5)}, n=60),
+        "predictions were not shared": [
+            replace(run, quality=replace(run.quality, predictions=[], labels=[])) for run in runs
+        ],
+    }
+    for reason, of_case in cases.items():
+        (found,) = length_dependence.compare(of_case)
+        (remark,) = [each for each in found.remarks if "losses by the length" in each]
+        assert remark.startswith(f"losses by the length of the rows are not known: {reason}")
+        assert (found.shortest, found.longest) == (None, None)
+
+
+def test_an_engine_of_too_few_rounds_is_left_out_of_choices_alone() -> None:
+    runs = length_runs(35, {"int8": Reduction({(1, 32): 0.6, (1, 128): 0.3}), "seq256": everywhere(0.45),
+                            "buckets": everywhere(0.2)}, rounds=10)  # fmt: skip
+    few = [run if run.engine.variant != "buckets" else changes_of([run], _two_rounds)[0] for run in runs]
+    (found,) = length_dependence.compare(few)
+    (batch,) = found.batches
+    assert [choice.measured for choice in tables._chosen(found)] == ["seq256", "int8"]
+    (each,) = batch.choices
+    assert each.compared.measured_differ and "buckets" not in each.techniques
+    assert "single readings" not in tables.choices(found).note
+    assert any(
+        each.startswith("batch size 1: not chosen where costs are single readings") and "buckets" in each
+        for each in found.remarks
+    )
+    assert change(batch, "buckets").p is None and change(batch, "int8").p is not None
+
+
+def _two_rounds(each: WorkloadResult) -> WorkloadResult:
+    return replace(
+        each, blocks_s=each.blocks_s[:2], rounds=each.rounds[:2], cpu_s=each.cpu_s and each.cpu_s[:2]
+    )
+
+
+def test_engines_without_the_cost_are_named() -> None:
+    runs = length_runs(36, TECHNIQUES)
+    unknown = [*runs[:1], *changes_of(runs[1:], lambda each: replace(each, cpu_s=None))]
+    with pytest.raises(UsageError) as error:
+        length_dependence.compare(unknown, "cpu_time")
+    assert "not measured of sst2-e.buckets, sst2-e.int8, sst2-e.seq256, sst2-e.seq32: processor seconds" in (
+        str(error.value)
+    )
+    zero = changes_of(runs, lambda each: replace(each, cpu_s=[0.0] * len(each.blocks_s)))
+    with pytest.raises(UsageError, match="sst2-e.fp32.*: the processor seconds are 0.* more grid_rounds"):
+        length_dependence.compare(zero, "cpu_time")

@@ -18,7 +18,7 @@ from effx.analysis.technique_choices import BASELINE
 from effx.errors import UsageError
 from effx.manifests import CheckpointOrigin, ExitTarget
 from effx.report import task_dependence as tables
-from effx.results import ReferenceEngine, Run
+from effx.results import Energy, ReferenceEngine, Run
 from effx.specs.constraints import TechniqueComparisonSettings
 from effx.stats.metrics import METRICS
 from tests.analysis.simulated_run import simulated_run
@@ -264,8 +264,8 @@ def test_costs_that_are_single_readings_have_no_interval_and_decide_nothing() ->
     assert any(each.interval is not None for each in found.agreements if each.by == "loss")
     assert all(each.cost_interval is None for task in found.tasks for each in task.techniques)
     assert not found.choices[0].measured_differ
-    assert "Costs are single readings" in tables.lines(found)[0]
-    assert "Costs are single readings" in tables.choices(found).note
+    assert "Costs are single readings, or of too few rounds" in tables.lines(found)[0]
+    assert "Costs are single readings, or of too few rounds" in tables.choices(found).note
 
 
 def test_peak_memory_is_a_single_reading_and_size_is_exact() -> None:
@@ -481,3 +481,45 @@ def test_techniques_that_lose_the_same_have_no_order() -> None:
 def test_each_pair_of_tasks_is_compared_once() -> None:
     (found,) = task_dependence.compare(study(18, ("a", "b", "c"), CLEAR))
     assert [pair.where for pair in found.choices] == list(itertools.combinations("abc", 2))
+
+
+def test_p99_of_few_rounds_decides_nothing() -> None:
+    """A percentile above p90 has no interval below 20 rounds, as of one engine."""
+    for rounds, known in ((6, False), (20, True)):
+        runs = [
+            replace(run, workloads=[
+                replace(each, blocks_s=[np.repeat(block, 100).tolist() for block in each.blocks_s])
+                for each in run.workloads
+            ])
+            for run in study(40, ("a", "b"), TECHNIQUES, rounds=rounds)
+        ]  # fmt: skip
+        (found,) = task_dependence.compare(runs, "latency_p99")
+        for task in found.tasks:
+            assert task.choice.single_readings is not known
+            assert all((each.cost_interval is not None) is known for each in task.techniques)
+        assert all((each.interval is not None) is known for each in found.agreements if each.by == "cost")
+        said = [each for each in found.remarks if "p99 latency has no interval" in each]
+        assert len(said) == (0 if known else 2)
+
+
+def test_one_place_that_cannot_be_compared_does_not_remove_another(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Energies of several meters on one host, and more than a hundred techniques on another."""
+    runs = study(41, ("a", "b"), {"seq16": (0.0, 0.0, 0.001)})
+    metered = [
+        replace(run, host=replace(run.host, id=host), workloads=[
+            replace(each, energy=Energy("counter", meter, None, 0.1, (0.09, 0.11), 0.1))
+            for each in run.workloads
+        ])
+        for host, meters in (("one", ("a", "a")), ("several", ("a", "b")))
+        for number, run in enumerate(runs) for meter in [meters[number % 2]]
+    ]  # fmt: skip
+    (found,) = task_dependence.compare(metered, "energy")
+    assert found.host == "one"
+    assert "not compared: energies from different sources or meters" in capsys.readouterr().err
+    many = study(42, ("a", "b"), {f"seq{number}": (0.0, 0.0, 0.001) for number in range(100, 201)}, n=20)
+    elsewhere = [replace(run, host=replace(run.host, id="many")) for run in many]
+    (found,) = task_dependence.compare([*runs, *elsewhere])
+    assert found.host == "h"
+    assert "many: 101 techniques are on every task: at most 100" in capsys.readouterr().err

@@ -10,7 +10,11 @@ from pathlib import Path
 import pytest
 
 from effx import results
+from effx.analysis import length_dependence
+from effx.analysis.length_results import LengthDependence
 from effx.cli import run
+from effx.report import length_dependence as tables
+from effx.report.sections import Section
 from effx.results import Run
 from tests.analysis.simulated_lengths import Reduction, everywhere, length_runs
 from tests.cli.test_cli import fails
@@ -85,7 +89,7 @@ def test_wrong_input_is_refused_in_one_line(tmp_path: Path, capsys: pytest.Captu
     for arguments, message in (
         (["--task", "sst3"], "sst2"),
         (["--objective", "size"], "latency"),
-        (["--objective", "energy"], "compare another objective"),
+        (["--objective", "energy"], "unknown cost 'energy'"),
         (["--max-drop", "200%"], "--max-drop"),
     ):
         assert message in fails(capsys, ["compare-lengths", one, *arguments])
@@ -125,3 +129,56 @@ def test_a_report_is_not_lost_to_the_section(
     assert run(["report", str(folder), "-o", str(tmp_path / "report")]) == 0
     assert "lengths are not compared: ZeroDivisionError" in capsys.readouterr().err
     assert (tmp_path / "report/index.html").is_file()
+
+
+def test_a_report_is_not_lost_to_a_figure_that_cannot_be_drawn(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr("effx.report.length_figures.draw", full)
+    assert run(["report", str(folder), "-o", str(tmp_path / "report")]) == 0
+    assert "lengths: tables and figures are not written: OSError: no space left" in capsys.readouterr().err
+    assert "Does the best reduction depend on the length?" in (tmp_path / "report/index.html").read_text()
+    assert not (tmp_path / "report/lengths").exists()
+
+
+def test_a_study_that_cannot_be_shown_does_not_remove_the_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = tables.section
+
+    def section(study: LengthDependence) -> Section:
+        if study.host == "other":
+            raise ZeroDivisionError("by chance")
+        return shown(study)
+
+    monkeypatch.setattr(tables, "section", section)
+    both = [*length_runs(1, TECHNIQUES), *length_runs(2, TECHNIQUES, host="other")]
+    report = tmp_path / "report"
+    assert run(["report", str(saved(both, tmp_path / "results")), "-o", str(report)]) == 0
+    assert "onnxruntime, other, median latency: not shown: ZeroDivisionError" in capsys.readouterr().err
+    (study,) = json.loads((report / "lengths/length-dependence.json").read_text())["studies"]
+    assert study["host"] == "h"
+
+
+def test_no_two_studies_are_written_to_one_folder(tmp_path: Path) -> None:
+    """Names are shortened, of characters that every file system knows, and differ in more than case."""
+    (study,) = length_dependence.compare(length_runs(1, {"int8": everywhere(0.5)}))
+    encoders = ("org/model", "org-model", "ORG-model", "long" * 80, "long" * 80 + "er", "plain")
+    tables.write([replace(study, encoder=encoder) for encoder in encoders], tmp_path)
+    names = [path.name for path in tmp_path.iterdir() if path.is_dir()]
+    assert len({name.casefold() for name in names}) == len(encoders)
+    assert max(map(len, names)) < 120 and "sst2-latency-plain-h-onnxruntime-cpu" in names
+    assert all((tmp_path / name / "lengths-costs.csv").is_file() for name in names)
+
+
+def test_a_named_task_without_a_comparison_is_refused(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    saved(length_runs(1, {"int8": everywhere(0.5)}, shapes=((1, 32),), task="mrpc"), folder)
+    assert run(["compare-lengths", str(folder)]) == 0
+    assert "not compared, simulated, onnxruntime on cpu, h: mrpc: " in capsys.readouterr().err
+    assert run(["compare-lengths", str(folder), "--task", "sst2", "--task", "mrpc"]) == 2
+    assert "no lengths can be compared: mrpc: mrpc-e.fp32 and another engine" in capsys.readouterr().err

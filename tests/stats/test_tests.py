@@ -25,6 +25,13 @@ def test_mcnemar_refuses_other_examples() -> None:
         tests.mcnemar(np.array([True]), np.array([True, False]))
 
 
+def test_holm_of_what_is_known_does_not_count_the_others() -> None:
+    found = tests.holm_of_known([None, 0.01, None, 0.04, 0.03])
+    assert [found[0], found[2]] == [None, None]
+    assert [found[1], found[3], found[4]] == pytest.approx([0.03, 0.06, 0.06])
+    assert tests.holm_of_known([None]) == [None]
+
+
 def test_holm_as_statsmodels_and_by_hand() -> None:
     assert tests.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert tests.holm([]) == []
