@@ -261,32 +261,31 @@ def _costs_of_batch(
                 f"batch size {batch}: not chosen where costs are single readings, or of too few rounds: "
                 f"{', '.join(sorted(few))}"
             )
-    return _BatchCosts(one, batch, lengths, tuple(found), _scored(able, batch, lengths, remarks))
+    return _BatchCosts(one, batch, lengths, tuple(found), _scored(one, able, batch, lengths, remarks))
 
 
-def _scored(able: _Able | None, batch: int, lengths: Sequence[int], remarks: list[str]) -> _Able | None:
+def _scored(
+    one: TaskRuns, able: _Able | None, batch: int, lengths: Sequence[int], remarks: list[str]
+) -> _Able | None:
     """Return the engines whose loss is known in batches of a size, and name the others in a remark.
 
     The answers of some depend on the other rows of a batch; shapes of the grid are not scored.
     """
-    if able is None:
-        return None
-
-    def is_known(run: Run) -> bool:
-        return all(run.quality_in(workloads.grid(batch, length)) is not None for length in lengths)
-
-    if not is_known(able.runs.baseline):
+    unscored = [
+        run.name
+        for run in (one.baseline, *one.engines.values())
+        if any(run.quality_in(workloads.grid(batch, length)) is None for length in lengths)
+    ]
+    of_baseline = one.baseline.name in unscored
+    if unscored:
+        what = "no choice is stated" if of_baseline else "not chosen"
         remarks.append(
-            f"batch size {batch}: no choice is stated: the answers of {able.runs.baseline.name} depend on "
-            "the other rows of a batch, and were not scored in such batches"
+            f"batch size {batch}: {what}, as answers of these depend on the other rows of a batch and were "
+            f"not scored in such batches: {', '.join(unscored)}"
         )
+    if able is None or of_baseline:
         return None
-    engines = {title: run for title, run in able.runs.engines.items() if is_known(run)}
-    if left := [run.name for title, run in able.runs.engines.items() if title not in engines]:
-        remarks.append(
-            f"batch size {batch}: not chosen, as their answers depend on the other rows of a batch and were "
-            f"not scored in such batches: {', '.join(left)}"
-        )
+    engines = {title: run for title, run in able.runs.engines.items() if run.name not in unscored}
     if not engines:
         return None
     runs = TaskRuns(able.runs.task, able.runs.baseline, engines)

@@ -10,7 +10,8 @@ Between lengths of one batch size:
                      of long inputs. Rounds of two lengths are independent, so the errors of both logarithms
                      add in squares: Welch's t, adjusted for all techniques and batch sizes (Holm 1979)
     rank agreement   Kendall's tau-b of the techniques, by cost
-    choices          the cheapest technique that loses little, see :mod:`effx.analysis.technique_choices`
+    choices          the cheapest technique that loses little, see :mod:`effx.analysis.technique_choices`;
+                     each pair of lengths is compared among the techniques that both have
 
 What a technique loses, it loses on the rows of the task, whatever shape costs are of: in total, and on each
 quarter of the rows by their number of words (:mod:`effx.analysis.slices`).

@@ -17,7 +17,8 @@ are compared likewise.
 Errors of costs: few rounds have few resamplings, so that of many equal techniques only few would ever be
 drawn. Each cost is drawn from Student's t instead, with the standard error of its resampled rounds, and on
 its own: errors that engines share by rounds do not decide a choice, and without them sets are larger. Where
-costs are single readings, nobody knows how far others would be from them, and no difference is shown.
+costs are single readings, or of too few rounds (:mod:`effx.analysis.relative_costs`), nobody knows how far
+others would be from them, and no difference is shown.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ class Choice:
     """Of all candidates, relative to the baseline."""
     losses: Mapping[str, float]
     single_readings: bool
-    """Whether costs do not vary in the resamplings because they are single readings; exact ones are not."""
+    """Whether costs are single readings, or of too few rounds to know their errors; exact ones are not."""
 
 
 @dataclass(frozen=True)

@@ -23,11 +23,12 @@ from effx.cli.technique_studies import answer, study_options
 def command(results: tuple[Path, ...], **settings: Any) -> None:
     """Show whether the best reduction depends on the length of the inputs, from RESULTS (default: ./results).
 
-    RESULTS hold engines of a task, measured on one host and backend with a grid of two lengths or more for
-    one batch size, as effx profile --grid 1x32,1x128. Compares the techniques with the unreduced fp32
-    engine: what they cost at each length, whether that depends on the length (adjusted for the number of
-    tests), the cheapest that loses at most --max-drop at each length, and what they lose on short and on
-    long rows. Results of several tasks, hosts, backends and devices are compared apart.
+    RESULTS hold engines of a task, scored on the same rows and measured on one host and backend with a grid
+    of two lengths or more for one batch size, as effx profile --grid 1x32,1x128. Compares the techniques with
+    the unreduced fp32 engine, which must not have buckets or a fixed length: what they cost at each length,
+    whether that depends on the length (adjusted for the number of tests), the cheapest that loses at most
+    --max-drop at each length, and what they lose on short and on long rows. Results of several tasks, hosts,
+    backends and devices are compared apart.
 
     \b
     effx compare-lengths results

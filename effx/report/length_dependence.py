@@ -174,7 +174,8 @@ def choices(study: LengthDependence) -> Sheet:
         if (choice := length.choice) is not None
     ]  # fmt: skip
     note = (
-        f"The cheapest technique that was measured at the length and whose loss on all rows is at most "
+        "The cheapest technique that was measured at the length, that can be chosen (remarks name those that "
+        "cannot, as of batches that were not scored), and whose loss on all rows is at most "
         f"{study.max_drop:g} in {study.metric}; resamplings: share of resamplings of rows and costs with the "
         f"same choice. Proven: with {percent(study.confidence)} confidence, at each length by itself."
     )
