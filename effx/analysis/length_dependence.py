@@ -65,8 +65,8 @@ def compare(
         tasks: only these; empty: all.
 
     Raises:
-        UsageError: no lengths can be compared, or the objective is unknown, not of a workload, or not
-            measured.
+        UsageError: no lengths can be compared, or none of a task in ``tasks``; or the objective is unknown,
+            not of a workload, or not measured.
     """
     objectives.at(objective, workloads.SINGLE_STREAM)  # refuses others before the results are read
     selections = length_runs.select(runs, objective, tasks)
@@ -199,7 +199,7 @@ class _Costs:
         return self.relative.single[self.titles.index(title)]
 
     def single(self) -> list[str]:
-        """Return the techniques of which that is so and of others not."""
+        """Return those techniques; none where it is so of all, as choices would be among the baseline alone."""
         found = [title for title in self.titles if self.is_single(title)]
         return found if len(found) < len(self.titles) else []
 
