@@ -199,7 +199,7 @@ class _Costs:
         return self.relative.single[self.titles.index(title)]
 
     def single(self) -> list[str]:
-        """Return those techniques; none where it is so of all, as choices would be among the baseline alone."""
+        """Return those techniques; none where it is so of all: then choices are stated as measured."""
         found = [title for title in self.titles if self.is_single(title)]
         return found if len(found) < len(self.titles) else []
 
