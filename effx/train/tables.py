@@ -48,9 +48,8 @@ def paired(before: Sequence[float], after: Sequence[float]) -> dict[str, Any]:
 def adjust(comparisons: Iterable[dict[str, Any]]) -> None:
     """Add ``p_adjusted``, p after Holm's adjustment over all comparisons; null where there is no p."""
     every = list(comparisons)
-    adjusted = iter(tests.holm([entry["p"] for entry in every if entry["p"] is not None]))
-    for entry in every:
-        entry["p_adjusted"] = None if entry["p"] is None else next(adjusted)
+    for entry, adjusted in zip(every, tests.holm_of_known([entry["p"] for entry in every]), strict=True):
+        entry["p_adjusted"] = adjusted
 
 
 def difference(entry: Mapping[str, Any]) -> str:

@@ -85,7 +85,7 @@ class Digests:
         digests: dict[str, Any] = {"task": _plain(task), "reading": source.to_json()["settings"]}
         paths = {split: data.paths(task.name, split, source) for split in ("train", "validation")}
         for split, files_of_split in paths.items():
-            digests[split] = [self._of(path, "sha256", files.sha256) for path in files_of_split]
+            digests[split] = [self.file(path) for path in files_of_split]
         digests["rows"] = self._of(
             paths["train"][0],
             f"rows of {task.name}, {files.json_digest(digests)}",
@@ -93,13 +93,17 @@ class Digests:
         )
         return digests
 
+    def file(self, path: Path) -> str:
+        """Return the SHA-256 of a file; it is read again only if it has changed."""
+        return str(self._of(path, "sha256", files.sha256))
+
     def model(self, source: str) -> dict[str, Any]:
         """Return the digests of a model's files, or its name on the hub."""
         folder = Path(source)
         if not folder.is_dir():
             return {"hub": source}
         paths = sorted({path for pattern in _MODEL_FILES for path in folder.glob(pattern) if path.is_file()})
-        return {path.relative_to(folder).as_posix(): self._of(path, "sha256", files.sha256) for path in paths}
+        return {path.relative_to(folder).as_posix(): self.file(path) for path in paths}
 
     def code(self, stage: str, backends: Sequence[str] = (), meter: str | None = None) -> str:
         """Return the digest of the code and assets that decide a stage's results.
@@ -136,7 +140,7 @@ class Digests:
                 module = self._of(path, f"code {definition}", functools.partial(_code, definition=definition))
                 parts[part] = module["digest"]
                 todo += [(_ROOT / file, names) for file, names in module["imports"].items()]
-        parts |= {path.name: self._of(path, "sha256", files.sha256) for path in assets(stage)}
+        parts |= {path.name: self.file(path) for path in assets(stage)}
         for backend in backends:
             facts = replace(backend_rows.get(backend), title="", extra="")  # for messages
             parts[f"backend {backend}"] = repr(facts)

@@ -19,7 +19,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from effx import files
 from effx.errors import UsageError
 from effx.recipe.execute.protocol import LocalPaths
 from effx.recipe.graph.cells import Cell, CellBuilder, data_paths
@@ -281,7 +280,7 @@ class LotteryTicket:
             kind=None if mask is None else settings.kind,
             init=settings.init,
             objective=settings.search.objective if trained else None,
-            mask_digest=None if given is None else files.sha256(Path(given)),
+            mask_digest=None if given is None else self._builder.digests.file(Path(given)),
             is_ticket=True,
         )
 
@@ -338,7 +337,7 @@ class LotteryTicket:
             elif text is not None:  # no task decides it
                 stage = LotteryMaskStage(
                     task="", percent=percent, kind=self._settings.kind, objective="mlm",
-                    text_digest=files.sha256(Path(text)), mlm_rows=search.mlm_rows,
+                    text_digest=self._builder.digests.file(Path(text)), mlm_rows=search.mlm_rows,
                     finetune=finetune.replace(limit=None, share=None),
                 )  # fmt: skip
                 mask = self._add_mask(stage, (*before, *self._pretrained), work=work, **self._of_text)

@@ -17,7 +17,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from effx import files
 from effx.recipe.execute.protocol import LocalPaths
 from effx.recipe.graph.cells import Cell, CellBuilder, data_paths
 from effx.recipe.graph.chains import joined
@@ -100,7 +99,7 @@ class _Transfer:
             runs=tuple(self._runs),
             transfer=self._settings.replace(keep="all", controls=(), **MlmSettings().flat()),
             mlm=None if text is None else MlmSettings.of(**{**self._settings.mlm.flat(), "text": None}),
-            text_digest=None if text is None else files.sha256(Path(text)),
+            text_digest=None if text is None else self._builder.digests.file(Path(text)),
         )
         self._builder.add(
             "transfer-table", f"transfer-{self._model.label}", stage,
