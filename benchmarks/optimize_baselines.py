@@ -148,7 +148,7 @@ class Bench:
                 continue
             model = load(full)
             prune(model, **removed.arguments())
-            if table.of_structure(structure(model)) <= limit_s:
+            if table.seconds.of_structure(structure(model)) <= limit_s:
                 target = structure(model)
                 self._finetune(name, self.options.model, self.settings, reduce=_reduction(target))
                 return
@@ -157,7 +157,7 @@ class Bench:
     def _layers(self, name: str, table: CostTable, limit_s: float) -> None:
         whole = (table.heads[-1].size, table.neurons[-1].size)
         for count in range(table.layers, 0, -1):
-            if table.predicted([whole] * count) <= limit_s:
+            if table.seconds.of_layers([whole] * count) <= limit_s:
                 break
         self._finetune(name, self.options.model, self.settings.replace(layers=count))
 
@@ -222,13 +222,13 @@ def first_order_structure(
     for of_heads, of_neurons in zip(scored.heads, scored.neurons, strict=True):
         kept = [(heads, neurons) for heads in range(1, len(of_heads) + 1) for neurons in sizes]
         lost = [np.append(0.0, np.cumsum(np.sort(each))) for each in (of_heads, of_neurons)]
-        costs.append(np.array([table.layer_s(*each) for each in kept]))
+        costs.append(np.array([table.seconds.of_layer(*each) for each in kept]))
         losses.append(
             np.array([lost[0][len(of_heads) - heads] + lost[1][len(of_neurons) - neurons]
                       for heads, neurons in kept])
         )  # fmt: skip
         shapes.append(kept)
-    chosen = budget.choose(costs, losses, limit_s - table.predicted([]))
+    chosen = budget.choose(costs, losses, limit_s - table.seconds.of_layers([]))
     if chosen is None:
         raise SystemExit("no structure is fast enough")
     target = whole

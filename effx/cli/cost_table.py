@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,6 +15,7 @@ from effx.specs.data import DataSource
 
 if TYPE_CHECKING:
     from effx.optimize.cost_table import CostTable
+    from effx.optimize.layer_costs import LayerCosts
 
 
 @click.command("cost-table")
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
     help="Measure every third number of heads, and about half as many numbers of neurons; costs between them "
     "are interpolated. This takes about half the time.",
 )  # fmt: skip
+@options.table_meter
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Random seed.")
 @click.option(
     "-o", "--out", type=click.Path(path_type=Path), default=Path("costs"), show_default=True, metavar="DIR",
@@ -76,6 +78,7 @@ def command(
     rounds: int,
     checks: int,
     coarse: bool,
+    meter: str,
     seed: int,
     out: Path,
     as_json: bool,
@@ -85,12 +88,15 @@ def command(
     CHECKPOINT is an unreduced fine-tuned model. Small graphs of its first layers, with all numbers of heads
     and a series of numbers of FFN neurons, are built and timed in turns. The cost of any structure is
     predicted from them; random structures, measured in the same way, show how good that is. Nothing is
-    trained. Energy is not measured. Exit code 1: the median error of the predictions is above 10 % (single
-    rows) or 5 % (batches), so that costs do not add up here.
+    trained. With --meter each graph also answers queries for three windows of 10 s, and the table has joules
+    per query, idle power included; this takes about half a minute for each graph. Exit code 1: the median
+    error of the predicted times or joules is above 10 % (single rows) or 5 % (batches), so that they do not
+    add up here; or a meter was named and gave no energy.
 
     \b
     effx cost-table checkpoints/sst2-minilm-full-s0 --variant int8
     effx cost-table checkpoints/sst2-minilm-full-s0 --backend openvino --for single --for 32x128
+    effx cost-table checkpoints/sst2-minilm-full-s0 --device cuda --meter nvml
     """  # fmt: skip
     from effx import files
     from effx.optimize import measure_costs
@@ -99,6 +105,7 @@ def command(
     tables = measure_costs.measure(
         checkpoint, variant=variant, backend=backend, device=device, workloads=workloads,
         data_folder=data_folder, threads=threads, rounds=rounds, checks=checks, seed=seed, coarse=coarse,
+        meter=meter,
     )  # fmt: skip
     texts = []
     for table in tables:
@@ -108,31 +115,58 @@ def command(
         texts.append(f"{_text(table)}\n{path}")
     printed = json.dumps([table.to_json() for table in tables], indent=1) if as_json else "\n\n".join(texts)
     click.echo(printed)
-    return 0 if all(table.passed for table in tables) else 1
+    return 0 if all(_passed(table, named=meter not in ("none", "auto")) for table in tables) else 1
+
+
+def _passed(table: CostTable, *, named: bool) -> bool:
+    """Return whether times add up, and joules where there are any or a meter was named."""
+    needs_energy = named or table.energy is not None
+    return table.passed and (table.passed_for("energy") or not needs_energy)
 
 
 def _text(table: CostTable) -> str:
-    """Return the table for people; all times are per query."""
+    """Return the table for people; all costs are per query."""
     lines = [
         f"{table.checkpoint}, {table.scheme} on {table.backend}, {table.workload}, {table.threads} threads",
-        f"unreduced {1e3 * table.unreduced_s:.3f} ms; a layer {1e3 * _layer(table):.3f} ms, "
-        f"without heads and FFN {1e3 * table.empty_layer_s:.3f} ms",
+        *_costs(table.seconds, "ms", (table.heads, table.neurons), "seconds"),
         "",
-        "     size    ms per layer        95 % interval",
-    ]
-    for name, costs in (("heads", table.heads), ("neurons", table.neurons)):
-        for cost in costs[1:]:
-            low, high, value = 1e3 * cost.low, 1e3 * cost.high, 1e3 * cost.seconds
-            lines.append(f"{cost.size:>5} {name:<9} {value:>8.4f}    {low:>8.4f} to {high:>8.4f}")
-    verdict = "within" if table.passed else "above"
-    lines += [
-        "",
-        f"{len(table.checks)} random structures: median error of the predicted cost "
-        f"{table.median_error or 0:.1%}, {verdict} the limit of {table.limit:.0%}",
+        _checked(table, "latency", len(table.checks)),
         f"built in {table.built_in_s:.0f} s, measured in {table.measured_in_s:.0f} s",
     ]
+    if table.energy is not None and table.joules is not None:
+        energy = table.energy
+        lines += [
+            "",
+            f"energy by {energy.meter} ({energy.source}), idle power included",
+            *_costs(table.joules, "mJ", (energy.heads, energy.neurons), "joules"),
+            "",
+            _checked(table, "energy", len(energy.checks)),
+            f"{energy.windows} windows of {energy.window_s:g} s of each graph, measured in "
+            f"{energy.measured_in_s:.0f} s",
+        ]
+    elif table.no_energy is not None:
+        lines += ["", f"no energy: {table.no_energy}"]
     return "\n".join(lines)
 
 
-def _layer(table: CostTable) -> float:
-    return table.layer_s(table.heads[-1].size, table.neurons[-1].size)
+def _costs(costs: LayerCosts, unit: str, parts: tuple[Any, Any], field: str) -> list[str]:
+    """Return the lines of times in ms, or of energies in mJ."""
+    lines = [
+        f"unreduced {1e3 * costs.unreduced:.3f} {unit}; a layer {1e3 * costs.full_layer:.3f} {unit}, "
+        f"without heads and FFN {1e3 * costs.empty_layer:.3f} {unit}",
+        "",
+        f"     size    {unit} per layer        95 % interval",
+    ]
+    for name, sizes in zip(("heads", "neurons"), parts, strict=True):
+        for each in sizes[1:]:
+            low, high, value = 1e3 * each.low, 1e3 * each.high, 1e3 * getattr(each, field)
+            lines.append(f"{each.size:>5} {name:<9} {value:>8.4f}    {low:>8.4f} to {high:>8.4f}")
+    return lines
+
+
+def _checked(table: CostTable, objective: str, count: int) -> str:
+    verdict = "within" if table.passed_for(objective) else "above"
+    return (
+        f"{count} random structures: median error of the predicted {objective} "
+        f"{table.error_of(objective) or 0:.1%}, {verdict} the limit of {table.limit:.0%}"
+    )

@@ -208,6 +208,13 @@ meter = click.option(
     show_default=True,
     help=f"Energy meter. {meters.help_text()}.",
 )
+table_meter = click.option(
+    "--meter",
+    type=Grammar(meters.check, meters.grammar()),
+    default="none",
+    show_default=True,
+    help=f"Energy meter. {meters.help_text()}.",
+)
 mask_preset = click.option(
     "--preset",
     type=Word(tuple(presets.MASK_PRESETS), "preset"),

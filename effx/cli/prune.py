@@ -60,9 +60,12 @@ def command(
     )  # fmt: skip
     record = written.manifest.one_shot
     assert record is not None
+    predicted = f"{1e3 * record.predicted_s:.3f} ms ({record.unreduced_s / record.predicted_s:.2f}x)"
+    if record.predicted_j is not None and record.unreduced_j is not None:
+        saved = record.unreduced_j / record.predicted_j
+        predicted += f" and {1e3 * record.predicted_j:.3f} mJ ({saved:.2f}x)"
     line = (
         f"{options.scores(written)} on {written.manifest.validation_rows} validation rows, "
-        f"{written.manifest.weight_remaining:.0%} of the weights, predicted {1e3 * record.predicted_s:.3f} "
-        f"ms ({record.unreduced_s / record.predicted_s:.2f}x) on {record.backend}"
+        f"{written.manifest.weight_remaining:.0%} of the weights, predicted {predicted} on {record.backend}"
     )
     options.show(written, as_json, line)

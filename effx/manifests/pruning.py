@@ -91,7 +91,10 @@ class OneShotRecord(Record):
     predicted_s: float
     """Seconds per query by the cost table."""
     unreduced_s: float
-    """Those of the checkpoint that was pruned."""
+    """Those of the unreduced engine."""
+    predicted_j: float | None = None
+    """Joules per query by the cost table; None: it has none."""
+    unreduced_j: float | None = None
     backend: str
     scheme: str
     workload: str

@@ -1,16 +1,12 @@
-"""What attention and FFN of every size cost on a runtime, measured; and what a structure costs by them.
+"""What attention and FFN of every size cost on a runtime, measured: in seconds, and with a meter in joules.
 
-    T(structure) = T(unreduced) - sum over layers of (c(H, M) - c(h, m)),    c(h, m) = e + a(h) + f(m)
-
-a(h) and f(m) are the seconds of h heads and m neurons beyond those of none, e those of a layer without
-either; a layer that is removed costs 0 (Kurtic et al. 2023, "ZipLM", section 3.2). Sizes between measured
-ones are interpolated. That costs add up is an assumption, so a table contains a check: structures that were
-drawn at random, each predicted and measured.
+How the cost of a structure follows from them is in :mod:`effx.optimize.layer_costs`. That costs add up is an
+assumption, so a table contains a check: structures that were drawn at random, each predicted and measured.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -19,21 +15,23 @@ from pydantic import Field, model_validator
 
 from effx import files, records
 from effx.errors import UsageError
+from effx.optimize.layer_costs import LayerCosts
 from effx.records import Record
 from effx.specs.backends import BACKENDS
+from effx.specs.meters import EnergySource
 from effx.specs.settings import OneOf
-from effx.structure import Structure
 
 LIMITS = {"batch": 0.05, "single": 0.10}
 """Median error of predicted against measured structures that a table may have: in batches, and for single
 rows, where starting each product takes a part of the time."""
 
 Seconds = float
+Joules = float
 Count = Annotated[int, Field(ge=0)]
 
 
 class SizeCost(Record):
-    """The cost of a part of a layer."""
+    """The time of a part of a layer."""
 
     size: Count
     """Heads, or FFN neurons."""
@@ -44,6 +42,19 @@ class SizeCost(Record):
     """95 % interval of the median itself."""
 
 
+class SizeEnergy(Record):
+    """The energy of a part of a layer."""
+
+    size: Count
+    """Heads, or FFN neurons."""
+    joules: Joules
+    """Per query and layer, beyond the energy of size 0; the mean of windows, made to rise with the size."""
+    low: Joules
+    high: Joules
+    """95 % interval of the mean itself, by the spread of the windows; the tolerance of the meter, which all
+    windows share, is not in it."""
+
+
 class LayerSize(Record):
     """Size of a layer."""
 
@@ -52,7 +63,7 @@ class LayerSize(Record):
 
 
 class CheckedStructure(Record):
-    """A structure whose cost was predicted and measured."""
+    """A structure whose time was predicted and measured."""
 
     layers: tuple[LayerSize, ...]
     """The layers that remain."""
@@ -60,9 +71,61 @@ class CheckedStructure(Record):
     measured_s: Seconds
 
     @property
-    def error(self) -> float:
-        """Relative error of the prediction."""
-        return self.predicted_s / self.measured_s - 1
+    def predicted(self) -> Seconds:
+        return self.predicted_s
+
+    @property
+    def measured(self) -> Seconds:
+        return self.measured_s
+
+
+class CheckedEnergy(Record):
+    """A structure whose energy was predicted and measured."""
+
+    layers: tuple[LayerSize, ...]
+    """The layers that remain."""
+    predicted_j: Joules
+    measured_j: Joules
+
+    @property
+    def predicted(self) -> Joules:
+        return self.predicted_j
+
+    @property
+    def measured(self) -> Joules:
+        return self.measured_j
+
+
+Checks = Sequence[CheckedStructure] | Sequence[CheckedEnergy]
+
+
+class EnergyCosts(Record):
+    """The same costs in joules, idle power included."""
+
+    source: EnergySource
+    """How joules are known."""
+    meter: str
+    about: Mapping[str, Any]
+    """What the meter reads, and how."""
+    windows: Annotated[int, Field(ge=2)]
+    """Of each graph."""
+    window_s: Annotated[float, Field(gt=0)]
+    """Seconds of a window, at least."""
+    measured_in_s: Seconds
+    """Seconds that all windows took."""
+    unreduced_j: Joules
+    """Joules per query of the checkpoint's engine."""
+    empty_layer_j: Joules
+    """Joules per query of a layer without heads and FFN."""
+    heads: tuple[SizeEnergy, ...]
+    """By rising size, as those of the times."""
+    neurons: tuple[SizeEnergy, ...]
+    checks: tuple[CheckedEnergy, ...]
+
+    @property
+    def median_error(self) -> float | None:
+        """Median relative error of the checked structures, without sign; None: none was checked."""
+        return _median_error(self.checks)
 
 
 class CostTable(Record):
@@ -97,8 +160,12 @@ class CostTable(Record):
     """By rising size; the last is that of the checkpoint's layers."""
     neurons: tuple[SizeCost, ...]
     checks: tuple[CheckedStructure, ...]
+    energy: EnergyCosts | None = None
+    """None: not measured."""
+    no_energy: str | None = None
+    """Why there is no energy; None: there is, or the table is older than this field."""
     measured_in_s: Seconds
-    """Seconds that the measurement took."""
+    """Seconds that measuring the times took."""
     built_in_s: Seconds
     """Seconds that building the graphs took."""
 
@@ -110,50 +177,74 @@ class CostTable(Record):
             sizes = [cost.size for cost in costs]
             if len(sizes) < 2 or sizes[0] != 0 or sizes != sorted(set(sizes)):
                 raise ValueError(f"{name}: expected at least two rising sizes from 0")
-        for check in self.checks:
-            if check.measured_s <= 0:
-                raise ValueError("checks: expected measured_s > 0")
-            again = self.predicted((layer.heads, layer.neurons) for layer in check.layers)
-            if abs(again - check.predicted_s) > 1e-6 * check.measured_s:
-                raise ValueError(f"checks: expected predicted_s {again:g}, which follows from the table")
+            if self.energy is not None and [cost.size for cost in getattr(self.energy, name)] != sizes:
+                raise ValueError(f"energy.{name}: expected the sizes of {name}")
+        _check(self.checks, self.seconds, "predicted_s", "measured_s")
+        if self.joules is not None and self.energy is not None:
+            _check(self.energy.checks, self.joules, "energy: predicted_j", "measured_j")
         return self
 
-    def heads_s(self, heads: int) -> Seconds:
-        """Return the seconds of some heads of a layer, beyond those of none."""
-        return _interpolated(self.heads, heads)
+    @property
+    def seconds(self) -> LayerCosts:
+        """The times."""
+        return LayerCosts(
+            self.layers, self.unreduced_s, self.empty_layer_s,
+            *(tuple((cost.size, cost.seconds) for cost in costs) for costs in (self.heads, self.neurons)),
+        )  # fmt: skip
 
-    def neurons_s(self, neurons: int) -> Seconds:
-        """Return the seconds of some FFN neurons of a layer, beyond those of none."""
-        return _interpolated(self.neurons, neurons)
+    @property
+    def joules(self) -> LayerCosts | None:
+        """The energies; None: not measured."""
+        if (energy := self.energy) is None:
+            return None
+        return LayerCosts(
+            self.layers, energy.unreduced_j, energy.empty_layer_j,
+            *(tuple((cost.size, cost.joules) for cost in costs) for costs in (energy.heads, energy.neurons)),
+        )  # fmt: skip
 
-    def layer_s(self, heads: int, neurons: int) -> Seconds:
-        """Return the seconds of a layer."""
-        return self.empty_layer_s + self.heads_s(heads) + self.neurons_s(neurons)
+    def costs(self, objective: str) -> LayerCosts:
+        """Return the times, or the energies.
 
-    def predicted(self, layers: Iterable[tuple[int, int]]) -> Seconds:
-        """Return the seconds per query of an encoder with these layers, as (heads, neurons)."""
-        full = self.layer_s(self.heads[-1].size, self.neurons[-1].size)
-        rest = self.unreduced_s - self.layers * full
-        return rest + sum(self.layer_s(heads, neurons) for heads, neurons in layers)
+        Args:
+            objective: one of :data:`effx.specs.optimize.PRUNING_OBJECTIVES`.
 
-    def of_structure(self, structure: Structure) -> Seconds:
-        """Return the seconds per query of an encoder with a structure."""
-        return self.predicted((len(layer.heads), layer.intermediate) for layer in structure.layers)
+        Raises:
+            UsageError: energy was not measured.
+        """
+        if objective == "latency":
+            return self.seconds
+        if self.joules is None:
+            raise UsageError(
+                f"the cost table has no energy: {self.no_energy or 'it was measured without a meter'}. "
+                "Measure it with one, or reduce latency.", settings=("costs", "objective"),
+            )  # fmt: skip
+        return self.joules
 
     @property
     def median_error(self) -> float | None:
-        """Median relative error of the checked structures, without sign; None: none was checked."""
-        return float(np.median([abs(check.error) for check in self.checks])) if self.checks else None
+        """Median relative error of the checked structures' times, without sign; None: none was checked."""
+        return _median_error(self.checks)
+
+    def error_of(self, objective: str) -> float | None:
+        """Return the median error of the times or the energies; None: none was checked, or measured."""
+        if objective == "latency":
+            return self.median_error
+        return None if self.energy is None else self.energy.median_error
 
     @property
     def limit(self) -> float:
         """The largest median error with which the table may be used."""
         return LIMITS["single" if self.workload == "single" or self.workload.startswith("1x") else "batch"]
 
+    def passed_for(self, objective: str) -> bool:
+        """Return whether the times or the energies add up: their median error is within the limit."""
+        error = self.error_of(objective)
+        return error is not None and error <= self.limit
+
     @property
     def passed(self) -> bool:
-        """Whether costs add up: the median error is within the limit."""
-        return self.median_error is not None and self.median_error <= self.limit
+        """Whether times add up."""
+        return self.passed_for("latency")
 
     def to_json(self) -> dict[str, Any]:
         return self.model_dump(mode="json", by_alias=True)
@@ -172,10 +263,20 @@ class CostTable(Record):
         files.write_json(path, self.to_json())
 
 
-def _interpolated(costs: tuple[SizeCost, ...], size: int) -> Seconds:
-    if not 0 <= size <= costs[-1].size:
-        raise UsageError(f"size {size}: the cost table has sizes from 0 to {costs[-1].size}.")
-    return float(np.interp(size, [cost.size for cost in costs], [cost.seconds for cost in costs]))
+def _median_error(checks: Checks) -> float | None:
+    return (
+        float(np.median([abs(check.predicted / check.measured - 1) for check in checks])) if checks else None
+    )
+
+
+def _check(checks: Checks, costs: LayerCosts, predicted: str, measured: str) -> None:
+    """Raise ValueError if checks do not follow from the costs."""
+    for check in checks:
+        if check.measured <= 0:
+            raise ValueError(f"checks: expected {measured} > 0")
+        again = costs.of_layers((layer.heads, layer.neurons) for layer in check.layers)
+        if abs(again - check.predicted) > 1e-6 * check.measured:
+            raise ValueError(f"checks: expected {predicted} {again:g}, which follows from the table")
 
 
 def neuron_sizes(neurons: int, *, step: int = 16, factor: float = 0.8) -> list[int]:

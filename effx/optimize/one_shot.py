@@ -135,7 +135,7 @@ def prune(
         data_folder: file or folder of the rows; default: where the checkpoint's came from.
         overwrite: replace a checkpoint of that name.
         strict: refuse a table that did not pass its check, and a speed-up that is there already; False: where
-            the engine is measured anyway.
+            the engine is measured anyway. Then latency is reduced if the table has no energy that adds up.
 
     Raises:
         UsageError: the table is of another encoder or did not pass its check, or the speed-up cannot be
@@ -146,7 +146,10 @@ def prune(
     opened = Checkpoint.open(checkpoint)
     folder = output.new_folder(out, name or f"{opened.name}-pruned{settings.speedup:g}x", overwrite)
     model, task = checkpoints.load(opened), opened.task
-    check_table(table, model, opened, strict=strict)
+    check_table(table, model, opened, settings.objective, strict=strict)
+    if settings.objective == "energy" and not strict and not table.passed_for("energy"):
+        progress.say(f"{folder.name}: the cost table has no energy that adds up; milliseconds choose")
+        settings = settings.model_copy(update={"objective": "latency"})
     location = data.locate(data_folder, task, opened.data)
     train = data.load(task, "train", location)
     validation = data.load(task, "validation", location)
@@ -186,8 +189,10 @@ def prune(
         "one_shot": OneShotRecord(
             settings=settings.to_json(),
             rows=len(chosen),
-            predicted_s=table.of_structure(target),
+            predicted_s=table.seconds.of_structure(target),
             unreduced_s=table.unreduced_s,
+            predicted_j=None if table.joules is None else table.joules.of_structure(target),
+            unreduced_j=None if table.joules is None else table.joules.unreduced,
             backend=table.backend,
             scheme=table.scheme,
             workload=table.workload,
@@ -202,9 +207,18 @@ def prune(
 
 
 def check_table(
-    table: CostTable, model: PreTrainedModel, checkpoint: Checkpoint, *, strict: bool = True
-) -> None:
-    """Raise :class:`UsageError` if a table is not of this encoder, or its costs do not add up."""
+    table: CostTable, model: PreTrainedModel, checkpoint: Checkpoint, objective: str = "latency", *,
+    strict: bool = True,
+) -> None:  # fmt: skip
+    """Raise :class:`UsageError` if a table is not of this encoder, or its costs do not add up.
+
+    Args:
+        table: the costs.
+        model: the encoder.
+        checkpoint: the one of the model.
+        objective: what is reduced.
+        strict: whether its costs have to be there and add up.
+    """
     family, layers = families.of(model), structure(model).layers
     heads, neurons = (max(sizes) for sizes in zip(
         *((len(layer.heads), layer.intermediate) for layer in layers), strict=True
@@ -221,10 +235,15 @@ def check_table(
             f"the cost table is of the encoder {table.model}, not of {checkpoint.manifest.model}.",
             settings="costs",
         )
-    if strict and not table.passed:
+    if not strict:
+        return
+    table.costs(objective)
+    if not table.passed_for(objective):
+        error = table.error_of(objective)
         raise UsageError(
-            f"the cost table did not pass its check: the median error is {table.median_error or 1:.0%}, the "
-            f"limit {table.limit:.0%}. Measure it again while the machine is idle.", settings="costs",
+            f"the cost table did not pass its check: the median error of {objective} is "
+            f"{'unknown' if error is None else format(error, '.0%')}, the limit {table.limit:.0%}. "
+            "Measure it again while the machine is idle.", settings="costs",
         )  # fmt: skip
 
 
@@ -260,6 +279,7 @@ def _search(
     strict: bool,
 ) -> tuple[budget.Candidate, list[_Option]]:
     """Return the best candidate, and what remains of each layer."""
+    costs_of = table.costs(settings.objective)
     grid = neuron_sizes(table.neurons[-1].size, step=_STEP, factor=_FACTOR)
     options, costs, terms = [], [], []
     for layer in layers:
@@ -269,16 +289,19 @@ def _search(
         of_layer = [_Option(h, m) for h, m in itertools.product(heads, sizes)]
         of_layer += [_Option(0, 0, removed=True)] if _may_go(model, layer.index) else []
         options.append(of_layer)
-        costs.append(np.array([0.0 if o.removed else table.layer_s(o.heads, o.neurons) for o in of_layer]))
+        costs.append(
+            np.array([0.0 if o.removed else costs_of.of_layer(o.heads, o.neurons) for o in of_layer])
+        )
         errors = {("heads", h): layer.error("heads", h) for h in heads}
         errors |= {("neurons", m): layer.error("neurons", m) for m in sizes}
         terms.append(np.array([[errors["heads", o.heads], errors["neurons", o.neurons]] for o in of_layer]))
-    rest = table.predicted([])
-    limit = table.unreduced_s / settings.speedup - rest
-    now = rest + sum(table.layer_s(layer.size.heads, layer.size.neurons) for layer in layers)
+    rest = costs_of.of_layers([])
+    limit = costs_of.unreduced / settings.speedup - rest
+    now = rest + sum(costs_of.of_layer(layer.size.heads, layer.size.neurons) for layer in layers)
     if strict and now <= limit + rest:
         raise UsageError(
-            f"{name}: the checkpoint is {table.unreduced_s / now:.3g} times as fast already, by this table.",
+            f"{name}: the checkpoint {_saves(settings.objective, costs_of.unreduced / now)} already, by this "
+            "table.",
             settings="speedup",
         )
     with progress.bar(f"{name}: compare structures", settings.candidates) as advance:
@@ -294,12 +317,20 @@ def _search(
                 costs, terms, limit, score, candidates=settings.candidates, seed=settings.seed
             )
         except UsageError as error:
-            least = table.unreduced_s / (rest + sum(float(each.min()) for each in costs))
+            least = costs_of.unreduced / (rest + sum(float(each.min()) for each in costs))
             raise UsageError(
                 f"speedup {settings.speedup:g} cannot be reached: the most is {least:.3g}, by this table.",
                 settings="speedup",
             ) from error  # fmt: skip
     return best, [options[number][option] for number, option in enumerate(best.options)]
+
+
+def _saves(objective: str, factor: float) -> str:
+    return (
+        f"is {factor:.3g} times as fast"
+        if objective == "latency"
+        else f"needs {1 / factor:.3g} of the joules"
+    )
 
 
 def _may_go(model: PreTrainedModel, index: int) -> bool:

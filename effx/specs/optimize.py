@@ -15,12 +15,19 @@ from effx.specs.measurement import BuiltFor
 from effx.specs.quantities import PERIOD, SHARE
 from effx.specs.settings import OneOf, Seed, Settings, wrong
 
+PRUNING_OBJECTIVES = ("latency", "energy")
+"""What a structure can be chosen to reduce."""
+
 
 class OneShotSettings(Settings):
     """Pruning without training."""
 
     speedup: Annotated[float, Field(gt=1)] = 2.0
-    """How many times as fast the pruned engine is to be, by the cost table."""
+    """How many times as fast the pruned engine is to be, by the cost table; for energy: the unreduced
+    engine's joules over its."""
+    objective: Annotated[str, OneOf("objective", PRUNING_OBJECTIVES)] = "latency"
+    """What is reduced. latency: time per query; energy: joules per query, which are in cost tables that were
+    measured with a meter."""
     rows: Annotated[int, Field(ge=8)] = 1024
     """Training rows that layers are measured on (three quarters), and whole models compared on (a quarter);
     their labels are not used."""
@@ -62,7 +69,8 @@ class OptimizeSettings(Settings):
     """What is minimised among the engines that are proven. latency: time per query; throughput: time of
     batches; cpu_time: processor seconds; energy: joules, which need a meter; memory; size."""
     speedups: Annotated[tuple[Annotated[float, Field(gt=1)], ...], Field(min_length=1)] = (1.5, 2.0, 3.0)
-    """Speed-ups to prune to, compared with the unreduced engine of the same precision."""
+    """Speed-ups to prune to, compared with the unreduced engine of the same precision. With the objective
+    energy and a meter: the unreduced engine's joules over those of the pruned one."""
     variant: str = "int8"
     """Precision of the engines, as in effx export."""
     also: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
@@ -121,7 +129,10 @@ class OptimizeSettings(Settings):
 
     def one_shot(self, speedup: float) -> OneShotSettings:
         """Return the settings of pruning to a speed-up."""
-        return OneShotSettings(speedup=speedup, rows=self.rows, candidates=self.candidates, seed=self.seed)
+        return OneShotSettings(
+            speedup=speedup, objective="energy" if self.objective == "energy" else "latency", rows=self.rows,
+            candidates=self.candidates, seed=self.seed,
+        )  # fmt: skip
 
     @property
     def recovery_s(self) -> float | None:

@@ -293,6 +293,8 @@ class CostsStage(Settings):
     seed: int
     host: str
     """Id of the host that measures."""
+    meter: str = "none"
+    """Of energy, as :func:`effx.meters.open` takes it."""
 
 
 class OneShotStage(Settings):
@@ -517,6 +519,7 @@ _ROWS = (
         ("torch", "transformers", "onnx", "onnxscript", "tokenizers", "numpy"), follows=("given",),
         view="costs/{name}", gpu=True, measures=True,
         code_of_backend=("engines/{engine}.py", "export/builders/{builder}.py"),
+        code_of_meter=("meters/{meter}.py",),
     ),
     _training("one-shot", OneShotStage, "optimize/one_shot.py", ("given", "costs", "recovery")),
     _training("recovery", RecoveryStage, "train/finetune.py", ("one-shot", "given")),

@@ -46,7 +46,7 @@ def test_first_order_structures_are_the_best_of_all_within_the_budget(bench: Mod
     rng = np.random.default_rng(0)
     scored = Importance(rng.random((2, 2)), rng.random(2), rng.random((2, 4)))
     found = bench.first_order_structure(whole, scored, table, limit_s=1.7)
-    assert table.of_structure(found) <= 1.7 + 1e-9
+    assert table.seconds.of_structure(found) <= 1.7 + 1e-9
 
     def lost(target: Structure) -> float:
         total = 0.0
@@ -57,7 +57,7 @@ def test_first_order_structures_are_the_best_of_all_within_the_budget(bench: Mod
 
     every = []
     for kept in itertools.product([1, 2], [0, 2, 4], [1, 2], [0, 2, 4]):
-        if table.predicted([kept[:2], kept[2:]]) <= 1.7 + 1e-9:
+        if table.seconds.of_layers([kept[:2], kept[2:]]) <= 1.7 + 1e-9:
             parts = [(kept[0], scored.heads[0]), (kept[1], scored.neurons[0]),
                      (kept[2], scored.heads[1]), (kept[3], scored.neurons[1])]  # fmt: skip
             every.append(sum(np.sort(scores)[: len(scores) - count].sum() for count, scores in parts))

@@ -11,10 +11,13 @@ import pytest
 
 from effx.artifacts import Checkpoint
 from effx.cli import run
+from effx.cli.cost_table import _text
 from effx.errors import ArtifactError, UsageError
 from effx.models import families, structure
 from effx.optimize.cost_table import CostTable, LayerSize, neuron_sizes
-from effx.optimize.measure_costs import _random_structures, _sizes, at_one_speed, measure
+from effx.optimize.measure_costs import measure
+from effx.optimize.probes import random_structures, sizes
+from effx.optimize.tabulate import at_one_speed
 from effx.structure import Layer, Structure
 from tests.models import tiny
 
@@ -41,16 +44,16 @@ def table(tmp_path: Path, **changes: Any) -> CostTable:
 
 
 def test_costs_add_up(tmp_path: Path) -> None:
-    costs = table(tmp_path)
+    costs = table(tmp_path).seconds
     # a whole layer costs 1 + 6 + 20 = 27, so what is not a layer costs 100 - 3 * 27 = 19
-    assert costs.layer_s(4, 16) == 27.0
-    assert costs.predicted([(4, 16)] * 3) == 100.0
-    assert costs.predicted([]) == 19.0
-    assert costs.predicted([(3, 8), (0, 0)]) == 19.0 + (1 + 5 + 10) + 1
+    assert costs.of_layer(4, 16) == 27.0
+    assert costs.of_layers([(4, 16)] * 3) == 100.0
+    assert costs.of_layers([]) == 19.0
+    assert costs.of_layers([(3, 8), (0, 0)]) == 19.0 + (1 + 5 + 10) + 1
     layers = (Layer(0, (0, 2, 3), 8, tuple(range(8))), Layer(2, (), 0))
-    assert costs.of_structure(Structure(layers)) == costs.predicted([(3, 8), (0, 0)])
+    assert costs.of_structure(Structure(layers)) == costs.of_layers([(3, 8), (0, 0)])
     with pytest.raises(UsageError, match="size 5: the cost table has sizes from 0 to 4"):
-        costs.layer_s(5, 16)
+        costs.of_layer(5, 16)
 
 
 def check(predicted: float, measured: float) -> dict[str, Any]:
@@ -74,6 +77,7 @@ def test_the_gate_is_the_median_error(tmp_path: Path) -> None:
         ({"backend": "tensorflow"}, "unknown backend"),
         ({"unreduced_s": "fast"}, "unreduced_s"),
         ({"device": "sm89"}, "device: onnxruntime does not build for 'sm89'"),
+        ({"energy": "much"}, "energy"),
     ],
 )
 def test_damaged_tables_are_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
@@ -103,7 +107,7 @@ def test_times_are_those_at_one_speed() -> None:
 @pytest.mark.parametrize("family", sorted(families.FAMILIES))
 def test_random_structures_can_be_built(family: str) -> None:
     model = tiny.model(family, layers=4, neurons=64)
-    drawn = _random_structures(model, 10, seed=1)
+    drawn = random_structures(model, 10, seed=1)
     assert len({one.layers for one in drawn}) > 5
     remaining = [sum(len(layer.heads) for layer in one.layers) for one in drawn]
     assert max(remaining) > 2 * min(remaining)  # small and large ones
@@ -116,7 +120,7 @@ def test_random_structures_can_be_built(family: str) -> None:
 def test_layers_have_to_be_equal() -> None:
     whole = structure(tiny.model("bert"))
     with pytest.raises(UsageError, match="whose layers are all equal"):
-        _sizes(whole.without(heads={0: [1]}))
+        sizes(whole.without(heads={0: [1]}))
 
 
 def test_a_table_of_a_real_model(
@@ -138,8 +142,82 @@ def test_a_table_of_a_real_model(
     assert found.unreduced_s > 0 and len(found.checks) == 2
     assert (found.layers, found.threads, found.scheme) == (3, 1, "fp32")
     assert found.checkpoint_digest == checkpoint.digest
-    assert "2 random structures: median error of the predicted cost" in printed
+    assert "2 random structures: median error of the predicted latency" in printed
     assert str(tmp_path / "tiny.fp32.onnxruntime.4x16.json") in printed
+
+
+def test_joules_of_a_real_model_by_processor_time(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    """The model of 10 W for each busy core: an engine of one thread draws about 10 W while it works."""
+    (found,) = measure(
+        checkpoint.folder, workloads=("4x16",), threads=1, rounds=6, checks=1, meter="model:10", windows=2,
+        window_s=0.05,
+    )  # fmt: skip
+    energy = found.energy
+    assert energy is not None and (energy.source, energy.meter) == ("model", "model:10")
+    assert (energy.windows, energy.window_s) == (2, 0.05) and found.no_energy is None
+    assert [part.size for part in energy.heads] == [part.size for part in found.heads]
+    for part, field in ((energy.heads, "joules"), (energy.neurons, "joules")):
+        amounts = [getattr(each, field) for each in part]
+        assert amounts[0] == 0.0 and amounts == sorted(amounts)
+    assert len(energy.checks) == 1 and energy.measured_in_s > 0
+    # processor time is at most the time of the one thread; ticks of the clock are coarse
+    assert 0 < energy.unreduced_j < 3 * 10 * found.unreduced_s
+    found.write(tmp_path / "table.json")
+    assert CostTable.read(tmp_path / "table.json") == found
+    text = _text(found)
+    assert "energy by model:10 (model), idle power included" in text
+    assert "median error of the predicted energy" in text and "mJ per layer" in text
+
+
+def test_a_meter_that_is_not_here(
+    checkpoint: Checkpoint, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """A named one is refused before graphs are built; auto says why there is no energy."""
+    command = ["cost-table", str(checkpoint.folder), "-o", str(tmp_path / "costs")]
+    assert run([*command, "--meter", "model:none"]) == 2
+    assert "meter model:none: expected the watts of one busy core" in capsys.readouterr().err
+    assert not (tmp_path / "costs").exists()
+    monkeypatch.setattr("effx.specs.meters.automatic", lambda device: [])
+    (found,) = measure(checkpoint.folder, workloads=("4x16",), threads=1, rounds=6, checks=1, meter="auto")
+    assert found.energy is None and found.no_energy == "there is no meter for cpu"
+    assert "no energy: there is no meter for cpu" in _text(found)
+
+
+def test_the_exit_code_is_that_of_all_checks(
+    checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good, off = [check(100.0, 101.0)], [check(100.0, 150.0)]
+    cases = [
+        (["--meter", "none"], {"checks": good}, 0),
+        (["--meter", "none"], {"checks": off}, 1),
+        (["--meter", "auto"], {"checks": good, "no_energy": "no counter"}, 0),
+        (["--meter", "model:5"], {"checks": good, "no_energy": "throttled"}, 1),
+        (["--meter", "auto"], {"checks": good, "energy": joules(measured=101.0)}, 0),
+        (["--meter", "auto"], {"checks": good, "energy": joules(measured=150.0)}, 1),
+    ]
+    for number, (arguments, changes, code) in enumerate(cases):
+        monkeypatch.setattr(
+            "effx.optimize.measure_costs.measure",
+            lambda *_, found=changes, **__: [table(tmp_path, **found)],
+        )
+        out = tmp_path / str(number)
+        assert run(["cost-table", str(checkpoint.folder), "-o", str(out), *arguments]) == code, arguments
+
+
+def joules(measured: float) -> dict[str, Any]:
+    """Return energies that are the seconds of :func:`values`, and a structure that was measured."""
+    known = values()
+    renamed = {
+        name: [{"joules": each["seconds"], **{k: v for k, v in each.items() if k != "seconds"}}
+               for each in known[name]]
+        for name in ("heads", "neurons")
+    }  # fmt: skip
+    checked = {"layers": [{"heads": 4, "neurons": 16}] * 3, "predicted_j": 100.0, "measured_j": measured}
+    return {
+        "source": "model", "meter": "model:5", "about": {}, "windows": 3, "window_s": 10.0,
+        "measured_in_s": 1.0, "unreduced_j": 100.0, "empty_layer_j": 1.0, "checks": [checked], **renamed,
+    }  # fmt: skip
 
 
 def test_the_device_is_in_the_table_and_in_its_name_unless_it_is_the_default(

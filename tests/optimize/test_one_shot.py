@@ -16,11 +16,14 @@ from effx import data
 from effx.artifacts import Checkpoint
 from effx.cli import run
 from effx.encoding import Encoder
+from effx.errors import UsageError
 from effx.models import checkpoints, evaluate, families, load, prune, structure
 from effx.models.losses import distance_of
 from effx.models.reconstruction import problems, reconstruct
+from effx.optimize import one_shot
 from effx.optimize.cost_table import CostTable
 from effx.optimize.one_shot import _Comparison, _identity, _Layer, _may_go, _Option, _target
+from effx.specs.optimize import OneShotSettings
 from effx.specs.tasks import TASKS
 from tests.models import tiny
 from tests.optimize.test_cost_table import check, cost, values
@@ -114,7 +117,7 @@ def test_command(
     assert record is not None
     assert pruned.manifest.parent == checkpoint.digest
     assert record.predicted_s <= 45.0 / 2
-    assert record.predicted_s == CostTable.read(costs).of_structure(pruned.manifest.structure)
+    assert record.predicted_s == CostTable.read(costs).seconds.of_structure(pruned.manifest.structure)
     assert record.rows == 64 and record.distance >= 0
     assert f"predicted {1e3 * record.predicted_s:.3f} ms" in capsys.readouterr().out
     rows = data.load(pruned.task, "validation", rows_folder)
@@ -148,6 +151,60 @@ def test_a_pruned_checkpoint_is_pruned_further(
     assert "times as fast already, by this table" in capsys.readouterr().err
 
 
+def energy(**changes: Any) -> dict[str, Any]:
+    """Return made-up joules: heads cost nothing, neurons nearly everything."""
+    heads = [{"size": size, "joules": 0.0, "low": 0.0, "high": 0.0} for size in range(5)]
+    neurons = [
+        {"size": size, "joules": size / 4, "low": size / 4, "high": size / 4} for size in (0, 16, 32, 48, 64)
+    ]
+    checked = {"layers": [{"heads": 4, "neurons": 64}] * 3, "predicted_j": 60.0, "measured_j": 60.0}
+    return {
+        "source": "counter", "meter": "nvml", "about": {}, "windows": 3, "window_s": 10.0,
+        "measured_in_s": 9.0,
+        "unreduced_j": 60.0, "empty_layer_j": 1.0, "heads": heads, "neurons": neurons, "checks": [checked],
+        **changes,
+    }  # fmt: skip
+
+
+def test_joules_choose_where_energy_is_reduced(
+    checkpoint: Checkpoint, rows_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Heads cost no joules, so neurons alone can save them; by time heads are the cheaper ones to lose."""
+    costs = write_table(tmp_path / "costs.json", checkpoint, energy=energy())
+    arguments = ["train", "prune", str(checkpoint.folder), "--costs", str(costs), "--data", str(rows_folder),
+                 "-o", str(tmp_path), "--rows", "64", "--candidates", "20", "--speedup", "2"]  # fmt: skip
+    assert run([*arguments, "--objective", "energy", "--name", "joules"]) == 0
+    pruned = Checkpoint.open(tmp_path / "joules").manifest
+    record = pruned.one_shot
+    assert record is not None and record.predicted_j is not None and record.settings["objective"] == "energy"
+    # computed anew: 60 J with three layers of 1 J and 64 neurons of 0.25 J, so 9 J are of no layer
+    left = 9 + sum(1 + layer.intermediate / 4 for layer in pruned.structure.layers)
+    assert record.predicted_j == pytest.approx(left) and record.unreduced_j == 60.0
+    assert left <= 60 / 2
+    assert all(len(layer.heads) == 4 for layer in pruned.structure.layers if layer.intermediate)
+    assert "mJ" in capsys.readouterr().out
+    assert run([*arguments, "--name", "seconds"]) == 0
+    by_time = Checkpoint.open(tmp_path / "seconds").manifest.one_shot
+    assert by_time is not None and by_time.predicted_s <= 45 / 2
+
+
+def test_milliseconds_choose_where_joules_do_not_add_up_and_engines_are_measured_anyway(
+    checkpoint: Checkpoint, rows_folder: Path, tmp_path: Path
+) -> None:
+    wrong = {"layers": [{"heads": 4, "neurons": 64}] * 3, "predicted_j": 60.0, "measured_j": 90.0}
+    settings = OneShotSettings(speedup=2.0, objective="energy", rows=32, candidates=2)
+    for name, changes in (("none", {}), ("off", {"energy": energy(checks=[wrong])})):
+        path = write_table(tmp_path / f"{name}.json", checkpoint, **changes)
+        given: dict[str, Any] = {"out": tmp_path, "data_folder": str(rows_folder)}
+        read = CostTable.read(path)
+        with pytest.raises(UsageError, match="the cost table (has no energy|did not pass its check)"):
+            one_shot.prune(checkpoint.folder, read, settings, name=f"{name}-strict", **given)
+        pruned = one_shot.prune(checkpoint.folder, read, settings, name=name, strict=False, **given)
+        record = pruned.manifest.one_shot
+        assert record is not None and record.settings["objective"] == "latency"
+        assert record.predicted_s <= 45 / 2
+
+
 @pytest.mark.parametrize(
     ("changes", "arguments", "message"),
     [
@@ -159,7 +216,24 @@ def test_a_pruned_checkpoint_is_pruned_further(
             [],
             "is of 2 layers of 4 heads and 64 neurons; tiny has 3 layers of up",
         ),
-        ({"checks": []}, [], "the cost table did not pass its check"),
+        ({"checks": []}, [], "the cost table did not pass its check: the median error of latency is unknown"),
+        (
+            {},
+            ["--objective", "energy"],
+            "has no energy: it was measured without a meter. Measure it with one",
+        ),
+        ({"no_energy": "rapl: no such file"}, ["--objective", "energy"], "has no energy: rapl: no such file"),
+        (
+            {"energy": energy(checks=[])},
+            ["--objective", "energy"],
+            "the cost table did not pass its check: the median error of energy is unknown, the limit 10%",
+        ),
+        (
+            {"energy": energy()},
+            ["--objective", "energy", "--speedup", "30"],
+            "speedup 30 cannot be reached: the most is 6, by this table",
+        ),
+        ({}, ["--objective", "memory"], "objective"),
     ],
 )
 def test_wrong_inputs(

@@ -161,7 +161,7 @@ def test_rows_that_choose_are_not_trained_on(workspace: Path, checkpoint: Checkp
 def test_the_structure_fits_the_cost_table(workspace: Path) -> None:
     table = CostTable.read(next((workspace / "costs").glob("*/costs.json")))
     structure = Checkpoint.open(workspace / "checkpoints" / "tiny-1.5x").manifest.structure
-    assert table.of_structure(structure) <= table.unreduced_s / 1.5 * (1 + 1e-9)
+    assert table.seconds.of_structure(structure) <= table.unreduced_s / 1.5 * (1 + 1e-9)
 
 
 def test_the_same_command_does_nothing_again(
@@ -349,6 +349,10 @@ def test_joules_of_a_gpu_are_those_of_its_counter(
     answer = json.loads((mine / "answer" / "answer.json").read_text())
     assert (answer["objective"], answer["energy_source"]) == ("energy", "counter")
     assert " mJ/example (counter)" in done.stdout
+    (costs,) = mine.glob("costs/*/costs.json")
+    found = CostTable.read(costs)
+    assert found.energy is not None and found.energy.source == "counter"
+    assert found.energy.unreduced_j == pytest.approx(300 * found.unreduced_s, rel=0.5)
     for run_ in results.find([mine / "results" / "tiny"]):
         result = run_.workload(SINGLE_STREAM)
         assert result is not None

@@ -89,7 +89,7 @@ def add(
     if folder is None:
         return
     backend = str(records.read_json(folder / common.FASTEST)["backend"])
-    engines = [*full, *made.reduced(backend, host)]
+    engines = [*full, *made.reduced(backend, host, meter if settings.objective == "energy" else "none")]
     session = made.session(engines, meter, host)
     choosing = made.choosing(engines)
     answer = builder.add(
@@ -145,17 +145,23 @@ class _Cells:
             "fastest", self.name, FastestStage(), sources=tuple(cell.id for cell in wanted)
         )
 
-    def reduced(self, backend: str, host: str) -> list[Cell]:
-        """Add the cost table, and for each speed-up the pruning, the recovery and the engine."""
+    def reduced(self, backend: str, host: str, meter: str) -> list[Cell]:
+        """Add the cost table, and for each speed-up the pruning, the recovery and the engine.
+
+        Args:
+            backend: on which the costs are measured.
+            host: id of the machine that measures.
+            meter: of the costs' energy.
+        """
         settings = self._settings
         name = f"{self.name}.{settings.variant}.{backend}{self._suffix}.{self._workload}"
         costs = self._add(
             "costs", name,
             CostsStage(
                 variant=settings.variant, backend=backend, device=self._device, workload=self._workload,
-                rounds=_ROUNDS, checks=_CHECKS, seed=settings.seed, host=host,
+                rounds=_ROUNDS, checks=_CHECKS, seed=settings.seed, host=host, meter=meter,
             ),
-            (self._given,), backends=(backend,), alone=True,
+            (self._given,), backends=(backend,), meter=meter, alone=True,
         )  # fmt: skip
         engines, before = self._also(self._given, backend), self._given
         for speedup in sorted(settings.speedups):
