@@ -250,7 +250,7 @@ def code_of_stages(folder: Path, *, backend: str = "onnxruntime", meter: str = "
         ("train/tickets/halving.py", '"remaining"', '"left"', {"tickets-rung", "tickets"}),
         ("report/assets/page.css", "{", " {", {"report"}),
         ("report/assets/main.js", "", "// more", {"report"}),
-        ("meters/rapl.py", "", "MORE = 1", {"profile"}),
+        ("meters/rapl.py", "", "MORE = 1", {"costs", "profile"}),
         ("meters/nvml.py", "", "MORE = 1", set()),
         ("profile/worker.py", "", "MORE = 1", {"choosing", "profile"}),
         ("engines/openvino.py", "", "MORE = 1", set()),
