@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from effx.analysis import batches, cohorts, frontier_proof, objectives, pareto
-from effx.analysis.frontier_proof import Proof
+from effx.analysis.frontier_proof import Evidence, Proof
 from effx.analysis.objectives import OBJECTIVES, Objective
 from effx.errors import UsageError
 from effx.results import Run
@@ -148,7 +148,7 @@ def frontier(runs: Sequence[Run], objectives: Sequence[str] = ("quality", "laten
     best_in_draws = np.array([pareto.non_dominated(draw) for draw in draws[left].swapaxes(0, 1)])
     probability = np.zeros(len(able))
     probability[left] = best_in_draws.mean(axis=0)
-    proofs = frontier_proof.prove(draws, best, left)
+    proofs = frontier_proof.prove(draws, best, left, Evidence.of(able, axes))
     points = [
         FrontierPoint(
             run=run,
