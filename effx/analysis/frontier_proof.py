@@ -14,8 +14,8 @@ resamplings in which the difference is not in favour, and that of Student's t wi
 deviation, which also resolves values below one resampling. Resamplings of n rounds spread sqrt((n-1)/n) times
 as much as measurements of n rounds do, and there are n-1 degrees of freedom.
 
-Changes of a machine between two sessions are in no round, so a time is no evidence between engines of
-different sessions.
+Changes of a machine between two sessions are in no round, so times and energies are no evidence between
+engines of different sessions.
 """
 
 from __future__ import annotations
@@ -42,6 +42,8 @@ class Evidence:
 
     rounds: np.ndarray
     """Rounds that were resampled, of the engine with the fewest [objectives]; inf: it is not of rounds."""
+    depends_on_session: np.ndarray
+    """Whether the state of the machine changes it: times and energies, bool [objectives]."""
     sessions: np.ndarray
     """Number of the session of each engine, [engines]."""
 
@@ -52,12 +54,12 @@ class Evidence:
             min(objectives.rounds(axis, run) for run in runs) if axis.least_rounds else np.inf
             for axis in axes
         ]
+        changing = [axis.least_rounds > 0 or axis.uses_energy for axis in axes]
         names = [run.session for run in runs]
-        return cls(np.array(rounds, dtype=float), np.array([names.index(name) for name in names]))
-
-    @property
-    def _timed(self) -> np.ndarray:
-        return np.isfinite(self.rounds)
+        return cls(
+            np.array(rounds, dtype=float), np.array(changing),
+            np.array([names.index(name) for name in names]),
+        )  # fmt: skip
 
     def p_positive(self, differences: np.ndarray, one: int, others: np.ndarray) -> np.ndarray:
         """Return one-sided p-values [others, objectives] of differences above zero.
@@ -75,12 +77,12 @@ class Evidence:
         scores = np.divide(mean, deviation, out=np.where(mean > 0, np.inf, -np.inf), where=deviation > 0)
         p_values = np.maximum(share, self._above(scores))
         apart = self.sessions[others] != self.sessions[one]
-        return np.asarray(np.where(apart[:, None] & self._timed, 1.0, p_values))
+        return np.asarray(np.where(apart[:, None] & self.depends_on_session, 1.0, p_values))
 
     def _above(self, scores: np.ndarray) -> np.ndarray:
         """Return P(T > score) of Student's t for each objective, [..., objectives]."""
         result = special.ndtr(-scores)
-        for position in np.flatnonzero(self._timed):
+        for position in np.flatnonzero(np.isfinite(self.rounds)):
             rounds = self.rounds[position]
             shrunk = scores[..., position] * np.sqrt((rounds - 1) / rounds)
             result[..., position] = special.stdtr(rounds - 1, -shrunk) if rounds > 1 else 1.0

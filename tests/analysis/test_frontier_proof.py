@@ -27,7 +27,7 @@ def proofs(draws: np.ndarray) -> list[str | None]:
 
 def of_rows(engines: int) -> Evidence:
     """Return evidence of two objectives that are not of rounds, from one session."""
-    return Evidence(np.full(2, np.inf), np.zeros(engines, dtype=int))
+    return Evidence(np.full(2, np.inf), np.array([False, False]), np.zeros(engines, dtype=int))
 
 
 def test_clear_differences_are_proven() -> None:
