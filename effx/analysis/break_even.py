@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from effx.analysis import objectives
+from effx.analysis import cohorts, objectives
 from effx.analysis.baseline import is_usual
 from effx.analysis.cohorts import energy_of
 from effx.analysis.techniques import technique
@@ -154,11 +154,14 @@ def _partner(run: Run, unreduced: Sequence[Run]) -> Run | None:
 
 
 def _alike(run: Run, other: Run) -> bool:
-    """Whether two engines have the same encoder, runtime and precision."""
+    """Whether two engines have the same encoder and precision, and run in the same way."""
     keys = [
-        (each.engine.model, each.engine.backend, each.engine.device, each.engine.precision)
+        (
+            each.engine.model, each.engine.backend, each.engine.device, each.engine.precision,
+            each.settings.runtime.threads, cohorts.gpu_of(each), is_usual(each),
+        )
         for each in (run, other)
-    ]
+    ]  # fmt: skip
     return keys[0] == keys[1]
 
 

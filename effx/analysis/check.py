@@ -211,7 +211,7 @@ def _digest(run: Run) -> str:
 
 
 def _preference(run: Run, other: Run) -> tuple[bool, bool, str, str]:
-    same_cohort = cohorts.Cohort.of(run) == cohorts.Cohort.of(other)
+    same_cohort = cohorts.Cohort.of(run).has_rows_of(cohorts.Cohort.of(other))
     return same_cohort and run.session == other.session, same_cohort, other.started, other.id
 
 

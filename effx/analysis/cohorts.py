@@ -1,10 +1,12 @@
 """Which results may be compared: one key, one check.
 
-    always            task, host, evaluation rows (where they came from and how many), metric; on rows without
-                      labels also the reference engine that predictions are compared with
+    always            task, host, GPU, metric, evaluation rows (where they came from, how many, which texts);
+                      on rows without labels also the reference engine that predictions are compared with
     with energy       also the energy's source (counter, integrated, model) and meter
     with predictions  also the labels, or the reference's predictions: paired statistics resample the same
                       examples of every engine
+
+Texts that an earlier version did not record, and the GPU of an engine that uses none, differ from no other.
 
 Latency is compared between single queries at real lengths, timed end to end (:func:`single_stream`), or
 between workloads of the same scenario, shape and arrival rate (:func:`shared_workloads`).
@@ -14,12 +16,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from effx.errors import UsageError
 from effx.results import Energy, ReferenceEngine, Run, WorkloadResult
+from effx.specs import variants
 from effx.specs.workloads import SINGLE_STREAM
 
 
@@ -59,6 +62,10 @@ class Cohort:
     """None: joules are not compared."""
     labels: int | None = None
     """Hash of the labels; None: examples are not paired."""
+    texts: str | None = None
+    """Digest of the texts of the rows; None: not recorded."""
+    gpu: str | None = None
+    """Name of the GPU that computed; None: none did, or it was not recorded."""
 
     @property
     def described(self) -> str:
@@ -86,7 +93,14 @@ class Cohort:
             reference=run.quality.reference,
             energy=energy_meter(run) if energy else None,
             labels=hash(json.dumps(run.quality.labels)) if labels else None,
+            texts=run.quality.texts_digest,
+            gpu=gpu_of(run),
         )
+
+    def has_rows_of(self, other: Cohort) -> bool:
+        """Return whether results of both were scored on the same rows, as far as they say, on any device."""
+        texts = self.texts if other.texts is None else other.texts
+        return replace(self, texts=texts, gpu=None) == replace(other, texts=self.texts or texts, gpu=None)
 
 
 def check(runs: Sequence[Run], *, energy: bool = False) -> None:
@@ -97,12 +111,17 @@ def check(runs: Sequence[Run], *, energy: bool = False) -> None:
         energy: whether joules are compared.
 
     Raises:
-        UsageError: they differ in task, host, metric, evaluation rows or, with ``energy``, in meter.
+        UsageError: they differ in task, host, GPU, metric, evaluation rows or, with ``energy``, in meter.
     """
     keys = {Cohort.of(run, energy=energy): run.id for run in reversed(runs)}
     for what, values, advice in (
         ("different tasks", {key.task: run for key, run in keys.items()}, ""),
         ("different hosts", {key.host: run for key, run in keys.items()}, ""),
+        (
+            "different GPUs",
+            {key.gpu: run for key, run in keys.items() if key.gpu is not None},
+            " Give the results of one GPU.",
+        ),
         ("different metrics", {key.metric: run for key, run in keys.items()}, ""),
         (
             "agreements with different reference engines",
@@ -110,6 +129,11 @@ def check(runs: Sequence[Run], *, energy: bool = False) -> None:
             " Profile all with one reference.",
         ),
         ("different evaluation sets", {f"{key.rows} ({key.n})": run for key, run in keys.items()}, ""),
+        (
+            "scores of different texts",
+            {f"{key.rows} (SHA-256 {key.texts[:8]})": run for key, run in keys.items() if key.texts},
+            " The file was changed in between: profile the engines again.",
+        ),
         (
             "energies from different sources or meters",
             {str(key.energy): run for key, run in keys.items()},
@@ -137,13 +161,27 @@ def split(runs: Sequence[Run], *, energy: bool = False, labels: bool = False) ->
         energy: whether joules are compared.
         labels: whether predictions are compared example by example.
     """
-    cohorts: dict[Cohort, list[Run]] = {}
+    alike: dict[Cohort, list[tuple[Cohort, Run]]] = {}
     for run in runs:
-        cohorts.setdefault(Cohort.of(run, energy=energy, labels=labels), []).append(run)
+        key = Cohort.of(run, energy=energy, labels=labels)
+        alike.setdefault(replace(key, texts=None, gpu=None), []).append((key, run))
+    cohorts: dict[Cohort, list[Run]] = {}
+    for members in alike.values():
+        # what does not say its texts, or uses no GPU, belongs to the others if these all agree
+        texts, gpus = ({value for value in values if value is not None} for values in (
+            [key.texts for key, _ in members], [key.gpu for key, _ in members]
+        ))  # fmt: skip
+        for key, run in members:
+            key = replace(
+                key, texts=next(iter(texts)) if len(texts) == 1 else key.texts,
+                gpu=next(iter(gpus)) if len(gpus) == 1 else key.gpu,
+            )  # fmt: skip
+            cohorts.setdefault(key, []).append(run)
 
-    def order(key: Cohort) -> tuple[str, str, bool, int, str, str, str, str]:
+    def order(key: Cohort) -> tuple[str, str, bool, int, str, str, str, str, str, str]:
         unlabelled, others = key.reference is not None, (str(key.reference), str(key.energy))
-        return key.task, key.host, unlabelled, -key.n, key.metric, key.rows, *others
+        return (key.task, key.host, unlabelled, -key.n, key.metric, key.rows, *others, key.texts or "",
+                key.gpu or "")  # fmt: skip
 
     return {key: cohorts[key] for key in sorted(cohorts, key=order)}
 
@@ -203,6 +241,36 @@ def shared_labels(runs: Sequence[Run]) -> np.ndarray:
                 what = "predictions of the reference engine; profile both in one session"
             raise UsageError(f"{runs[0].id} and {run.id} have different {what}.")
     return runs[0].quality.label_array
+
+
+def gpu_of(run: Run) -> str | None:
+    """Return the name of the GPU that computed; None: none did, or it was not recorded."""
+    name = run.settings.runtime.details.get("device")
+    return str(name) if name is not None and run.engine.device != "cpu" else None
+
+
+def sessions(runs: Sequence[Run]) -> list[str]:
+    """Return a remark on costs of different sessions, and what else differs between them; empty: of one."""
+    if len({run.session for run in runs}) < 2:
+        return []
+    records = [run.settings.runtime for run in runs]
+    versions: dict[str, set[str]] = {}
+    for record in records:
+        for package, version in record.versions.items():
+            versions.setdefault(package, set()).add(version)
+    own = [variants.parse(run.engine.variant).threads is not None for run in runs]
+    known = {
+        "threads": {
+            str(record.threads) for record, of_engine in zip(records, own, strict=True) if not of_engine
+        },
+        "the processor's frequency governor": {str(run.host.governor) for run in runs},
+        **versions,
+    }
+    differing = [f"{name}: {', '.join(sorted(values))}" for name, values in known.items() if len(values) > 1]
+    also = f" (different {'; '.join(differing)})" if differing else ""
+    return [
+        f"they were measured in different sessions{also}: changes of the host between them affect the ratios"
+    ]
 
 
 def single_stream(run: Run) -> WorkloadResult:

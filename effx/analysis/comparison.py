@@ -138,10 +138,7 @@ def compare(a: Run, b: Run) -> Comparison:
     if tested.interval is None:
         remarks.append(f"{rescored} differing predictions are too few for an interval of {metric}")
     remarks += cohorts.without_labels(b)
-    if a.session != b.session:
-        remarks.append(
-            "they were measured in different sessions: changes of the host between them affect the ratios"
-        )
+    remarks += cohorts.sessions([a, b])
     latency = _latency(a, b, remarks)
     remarks += _launches(a, b)
     return Comparison(

@@ -278,6 +278,7 @@ def gain(a: Run, b: Run, objective: str, workload: Workload) -> Gain:
                 each for each in compared.latency
                 if (each.scenario, each.batch, each.length)
                 == (workload.scenario, workload.batch, workload.length)
+                and (each.statistic == "p50") == (workload.batch == 1)  # as costs are
             ]  # fmt: skip
             ratio = of_workload[0] if of_workload else None
         elif workload == SINGLE_STREAM:  # what comparisons have of these is of single queries

@@ -150,6 +150,7 @@ def _answer(
             *remarks,
             *cohorts.without_labels(run),
             *made_elsewhere(run),
+            *_sessions(candidates),
             *_unsteady_host(runner_up, objective),
             *filter(None, [majority.remark(run), batches.remark(run)]),
             *_lost(run, base, len(candidates)),
@@ -200,8 +201,8 @@ def _same_rows(runs: list[Run], baseline: str | None, remarks: list[str]) -> lis
     first = named[0] if named else max(runs, key=lambda run: (run.quality.reference is None, run.quality.n))
 
     rows = Cohort.of(first)
-    leave_out([run for run in runs if Cohort.of(run) != rows], "scored on other rows", remarks)
-    return [run for run in runs if Cohort.of(run) == rows]
+    leave_out([run for run in runs if not Cohort.of(run).has_rows_of(rows)], "scored on other rows", remarks)
+    return [run for run in runs if Cohort.of(run).has_rows_of(rows)]
 
 
 def _default(runs: Sequence[Run], remarks: list[str]) -> Objective:
@@ -222,10 +223,21 @@ def _default(runs: Sequence[Run], remarks: list[str]) -> Objective:
 
 
 def _baseline(runs: Sequence[Run], name: str | None) -> Run | None:
-    """Return the engine that losses are relative to; None: all runs are of one engine."""
+    """Return the engine that losses are relative to; None: all runs are of one engine.
+
+    Raises:
+        UsageError: the named one was left out.
+    """
     if len({run.engine.digest for run in runs}) < 2:
         return None
-    return baseline_of(runs) if name is None else next(run for run in runs if run.name == name)
+    if name is None:
+        return baseline_of(runs)
+    if (found := next((run for run in runs if run.name == name), None)) is None:
+        raise UsageError(
+            f"baseline '{name}': its result has no quality or no predictions, so that no loss can be "
+            "compared with it; profile it again.", settings="baseline",
+        )  # fmt: skip
+    return found
 
 
 def _measured(runs: list[Run], objective: Objective, remarks: list[str]) -> list[Run]:
@@ -473,6 +485,10 @@ def made_elsewhere(run: Run) -> list[str]:
     parity = run.engine.parity
     compared = "" if parity else "; its predictions were not compared with a checkpoint"
     return [f"{run.name} was made elsewhere, by {run.made_elsewhere}{compared}"]
+
+
+def _sessions(candidates: Sequence[Run]) -> list[str]:
+    return [f"the engines are not interleaved: {remark}" for remark in cohorts.sessions(candidates)]
 
 
 def _unsteady_host(other: RunnerUp | None, objective: Objective) -> list[str]:

@@ -67,7 +67,7 @@ def _summary(runs: Sequence[Run]) -> Summary:
     labelled = [run for run in runs if run.quality.reference is None] or runs
     most = max(run.quality.n for run in labelled)
     baseline = baseline_of([run for run in labelled if run.quality.n == most])
-    same_rows = [run for run in runs if Cohort.of(run) == Cohort.of(baseline)]
+    same_rows = [run for run in runs if Cohort.of(run).has_rows_of(Cohort.of(baseline))]
     per_correct = {run.name: OBJECTIVES["energy_per_correct"].value(run) for run in labelled}
     return Summary(
         baseline=baseline.name,

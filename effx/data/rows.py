@@ -42,9 +42,12 @@ class _FromSource:
 
     @property
     def texts_digest(self) -> str:
-        """SHA-256 of the texts, in their order; the same wherever the files are."""
+        """SHA-256 of the texts, and of the documents if there are any; the same wherever the files are."""
         digest = hashlib.sha256()
-        for row in self.texts:
+        documents = (
+            () if self.documents is None else zip(self.documents.ids, self.documents.texts, strict=True)
+        )
+        for row in (*self.texts, *documents):
             digest.update(repr(tuple(row)).encode())
         return digest.hexdigest()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import platform
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,10 +64,18 @@ def parse_cpuinfo(text: str, machine: str = "") -> Cpu:
     for line in text.splitlines():
         key, _, value = line.partition(":")
         fields.setdefault(key.strip().lower(), value.strip())
-    model = next((fields[key] for key in _MODEL_KEYS if fields.get(key)), "")
+    model = next((fields[key] for key in _MODEL_KEYS if fields.get(key)), "") or _arm_model(fields)
     flags = next((fields[key] for key in _FLAGS_KEYS if key in fields), "")
     machine = machine or platform.machine()
     return Cpu(model or platform.processor() or machine, frozenset(flags.split()), machine)
+
+
+def _arm_model(fields: Mapping[str, str]) -> str:
+    """Return the codes that tell Arm processors apart, which have no name in /proc/cpuinfo; empty: none."""
+    codes = {key: fields.get(key) for key in ("cpu implementer", "cpu part", "cpu variant")}
+    if not codes["cpu implementer"] or not codes["cpu part"]:
+        return ""
+    return "Arm " + ", ".join(f"{key[4:]} {code}" for key, code in codes.items() if code)
 
 
 @functools.cache

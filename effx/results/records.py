@@ -378,7 +378,8 @@ class Quality:
     """Whether an answer depends on the other rows of its batch, as with dynamic int8 scales; None: unknown.
     The run's score is then that of single queries."""
     texts_digest: str | None = None
-    """SHA-256 of the rows' texts, in their order; None: a result of an earlier version."""
+    """SHA-256 of the rows' texts, in their order, and of the documents that queries are compared with;
+    None: a result of an earlier version."""
     groups: list[RowGroups] = field(default_factory=list)
     """Parts of the rows, whose losses are compared; empty: a result of an earlier version, or shared without
     its rows."""

@@ -395,7 +395,7 @@ def paired_ratio(
     rounds_b: Sequence[int],
     statistic: Statistic = median,
 ) -> Ratio | None:
-    """Return the ratio of b to a from the rounds that both have; None with fewer than three.
+    """Return the ratio of b to a from the rounds that both have; None with fewer than three, or with a 0.
 
     Args:
         blocks_a: a's positive samples, a list per block.
@@ -411,7 +411,7 @@ def paired_ratio(
     levels_a = _by_round(blocks_a, rounds_a, statistic)
     levels_b = _by_round(blocks_b, rounds_b, statistic)
     common = sorted(levels_a.keys() & levels_b.keys())
-    if len(common) < LEAST_BLOCKS:
+    if len(common) < LEAST_BLOCKS or not all(levels_a[number] and levels_b[number] for number in common):
         return None
     logs = np.log([levels_b[number] / levels_a[number] for number in common])
     return ratio_of_logs(mean(logs), standard_error(logs), len(logs) - 1)
@@ -422,7 +422,7 @@ def unpaired_ratio(
     blocks_b: Sequence[Sequence[float]],
     statistic: Statistic = median,
 ) -> Ratio | None:
-    """Return the ratio of b to a from blocks that did not run side by side; None below three of each.
+    """Return the ratio of b to a from blocks that did not run side by side; None below three, or with a 0.
 
     Args:
         blocks_a: a's positive samples, a list per block.
@@ -434,10 +434,12 @@ def unpaired_ratio(
     """
     if min(len(blocks_a), len(blocks_b)) < LEAST_BLOCKS:
         return None
-    logs_a, logs_b = (
-        np.log([statistic(np.asarray(block, dtype=float)) for block in blocks])
-        for blocks in (blocks_a, blocks_b)
+    levels_a, levels_b = (
+        [statistic(np.asarray(block, dtype=float)) for block in blocks] for blocks in (blocks_a, blocks_b)
     )
+    if not all([*levels_a, *levels_b]):
+        return None
+    logs_a, logs_b = np.log(levels_a), np.log(levels_b)
     error, degrees = welch(
         (standard_error(logs_a), len(logs_a) - 1), (standard_error(logs_b), len(logs_b) - 1)
     )

@@ -282,3 +282,16 @@ def test_without_known_costs_the_report_has_no_such_table(tmp_path: Path) -> Non
         results.save(run, tmp_path)
     _, folder = report([tmp_path])
     assert not (folder / "training-costs.csv").exists()
+
+
+@pytest.mark.parametrize("threads", [1, None])
+def test_a_reduction_is_not_credited_with_what_other_threads_save(threads: int | None) -> None:
+    full = made("full", [expense(FULL, cpu_s=100.0)], reduced=False, cpu_s=0.03)
+    chain = [expense(FULL, cpu_s=100.0), expense(TICKET, cpu_s=50.0)]
+    ticket = made("ticket", chain, reduced=True, cpu_s=0.02)
+    if threads is None:  # its own number of threads
+        ticket = replace(ticket, engine=replace(ticket.engine, variant="fp32+threads1"))
+    else:
+        runtime = replace(ticket.settings.runtime, threads=8)
+        ticket = replace(ticket, settings=replace(ticket.settings, runtime=runtime))
+    assert reduction_costs([full, ticket]) == [] and payback(CPU_TIME, ticket, full) is None

@@ -6,10 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from effx.analysis import cohorts
+from effx.analysis import cohorts, comparison
 from effx.analysis.cohorts import Cohort, EnergyMeter
+from effx.analysis.recommend import recommend
 from effx.errors import UsageError
-from effx.results import Run
+from effx.results import Run, RuntimeRecord
 from effx.specs.workloads import SINGLE_STREAM
 from tests.analysis.simulated_run import simulated_run
 
@@ -107,3 +108,65 @@ def test_workloads_are_shared_by_scenario_and_shape_end_to_end() -> None:
     assert cohorts.shared_workloads(a, b) == [(a.workloads[0], b.workloads[0])]
     with pytest.raises(UsageError, match="no single-stream workload"):
         cohorts.single_stream(replace(b, workloads=[on_device]))
+
+
+def with_texts(run: Run, digest: str | None) -> Run:
+    return replace(run, quality=replace(run.quality, texts_digest=digest))
+
+
+def on_gpu(run: Run, gpu: str) -> Run:
+    runtime = replace(run.settings.runtime, details={"device": gpu})
+    return replace(
+        run, engine=replace(run.engine, device="cuda"), settings=replace(run.settings, runtime=runtime)
+    )
+
+
+OTHER = simulated_run("b")
+
+
+def test_rows_of_one_name_and_number_with_other_texts_are_other_rows() -> None:
+    """A file that was cleaned between two sessions."""
+    before, after, unknown = with_texts(RUN, "1" * 64), with_texts(OTHER, "2" * 64), simulated_run("c")
+    with pytest.raises(UsageError, match=r"scores of different texts .*: rows \(SHA-256 11111111\) in id-a"):
+        cohorts.check([before, unknown, after])
+    with pytest.raises(UsageError, match="scores of different texts"):
+        comparison.compare(before, after)
+    cohorts.check([before, unknown])
+    cohorts.check([before, with_texts(OTHER, "1" * 64)])
+    assert sorted(map(names, cohorts.split([before, unknown]).values())) == [["a", "c"]]
+    assert sorted(map(names, cohorts.split([before, after, unknown]).values())) == [["a"], ["b"], ["c"]]
+    (answer,) = recommend([before, with_texts(simulated_run("d"), "1" * 64), after])
+    assert any("b" in remark and "scored on other rows" in remark for remark in answer.remarks)
+
+
+def names(runs: list[Run]) -> list[str]:
+    return sorted(run.name for run in runs)
+
+
+def test_gpus_of_one_host_are_not_compared_and_its_processor_is() -> None:
+    first, second = on_gpu(RUN, "A100"), on_gpu(OTHER, "T4")
+    with pytest.raises(UsageError, match="different GPUs cannot be compared: A100 in id-a-2026, T4 in id-b"):
+        cohorts.check([first, second])
+    cpu = simulated_run("c")
+    cohorts.check([first, cpu])
+    assert sorted(map(names, cohorts.split([first, cpu]).values())) == [["a", "c"]]
+    assert sorted(map(names, cohorts.split([first, second, cpu]).values())) == [["a"], ["b"], ["c"]]
+    with pytest.raises(UsageError, match="different GPUs"):
+        recommend([first, second])
+
+
+def test_what_differs_between_sessions_is_said() -> None:
+    assert cohorts.sessions([RUN, OTHER]) == []
+    later = simulated_run("b", session="later")
+    assert cohorts.sessions([RUN, later]) == [
+        "they were measured in different sessions: changes of the host between them affect the ratios"
+    ]
+    runtime = RuntimeRecord(16, {"onnxruntime": "1.32.0"})
+    changed = replace(later, settings=replace(later.settings, runtime=runtime))
+    (remark,) = cohorts.sessions([RUN, changed])
+    assert "(different threads: 1, 16; onnxruntime: 1.31.1, 1.32.0)" in remark
+    assert remark in comparison.compare(RUN, changed).remarks
+    (answer,) = recommend([RUN, changed])
+    assert f"the engines are not interleaved: {remark}" in answer.remarks
+    own = replace(changed, engine=replace(changed.engine, variant="int8+threads1"))
+    assert "threads" not in cohorts.sessions([RUN, own])[0]  # as the variant says

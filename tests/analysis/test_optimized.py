@@ -10,9 +10,9 @@ from effx.analysis import comparison, optimized, optimized_text
 from effx.analysis.fixed_sequence import State
 from effx.analysis.optimized import OptimizedAnswer, answer
 from effx.errors import UsageError
-from effx.results import Run
+from effx.results import Energy, Run, WorkloadResult
 from effx.specs.optimize import OptimizeSettings
-from effx.specs.workloads import SINGLE_STREAM, Workload
+from effx.specs.workloads import SINGLE_STREAM, Workload, grid
 from tests.analysis.simulated_run import simulated_run
 
 N = 1200
@@ -129,6 +129,21 @@ def test_a_gain_in_batches_is_not_that_of_single_queries() -> None:
         runs.append(replace(run, workloads=of_workloads))
     assert optimized.gain(*runs, "cpu_time", SINGLE_STREAM).value == pytest.approx(2.0)
     assert optimized.gain(*runs, "cpu_time", OFFLINE).value == pytest.approx(2.0 / 1.9)
+
+
+def test_a_gain_in_batches_is_of_the_mean_as_the_cost_is() -> None:
+    """One engine is faster in most queries and much slower in some, so that its mean is above the other's."""
+    shape = grid(8, 16)
+    runs = []
+    for name, blocks in (("a", [[1.0, 1.0, 1.0, 1.0]] * 5), ("b", [[0.9, 0.9, 0.9, 2.9]] * 5)):
+        run = simulated_run(name, n=N)
+        none = Energy("none", "none", "not measured")
+        runs.append(
+            replace(run, workloads=[*run.workloads, WorkloadResult(shape, blocks, list(range(5)), none)])
+        )
+    costs = [optimized.cost(run, "latency", shape) for run in runs]
+    assert costs == pytest.approx([1.0, 1.4])
+    assert optimized.gain(*runs, "latency", shape).value == pytest.approx(1 / 1.4)
 
 
 def test_a_session_without_an_unreduced_fp32_engine_is_refused() -> None:

@@ -496,3 +496,10 @@ def test_a_choice_without_a_score_is_not_optimistic() -> None:
     assert isinstance(answer, Recommendation)
     assert answer.optimism is None
     assert "also chose it" not in wording.recommendation(answer)
+
+
+def test_a_baseline_whose_quality_was_withdrawn_is_told() -> None:
+    shared = simulated_run("full", precision="fp32")
+    without = replace(shared, quality=replace(shared.quality, predictions=[], labels=[]))
+    with pytest.raises(UsageError, match="baseline 'full': its result has no quality or no predictions"):
+        recommend([without, simulated_run("a"), simulated_run("b")], baseline="full")

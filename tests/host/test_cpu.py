@@ -46,3 +46,12 @@ def test_this_machine_has_processors_and_busy_time() -> None:
     assert 1 <= cpu.usable_processors() <= cpu.allowed_processors() <= cpu.installed_processors()
     busy_s = cpu.busy_s()
     assert busy_s is not None and busy_s > 0
+
+
+def test_arm_processors_are_told_apart_by_their_codes() -> None:
+    """/proc/cpuinfo of Graviton2 and Graviton4 has no name."""
+    text = "processor : 0\nFeatures : fp asimd\nCPU implementer : 0x41\nCPU architecture: 8\n"
+    models = [cpu.parse_cpuinfo(f"{text}CPU part : {part}\n", "aarch64").model for part in ("0xd0c", "0xd4f")]
+    assert models == ["Arm implementer 0x41, part 0xd0c", "Arm implementer 0x41, part 0xd4f"]
+    named = f"model name : Cortex-A72\n{text}CPU part : 0xd08\n"
+    assert cpu.parse_cpuinfo(named, "aarch64").model == "Cortex-A72"

@@ -249,3 +249,12 @@ def test_welch_adds_errors_in_squares() -> None:
     assert intervals.welch((3.0, 4.0), (0.0, 7.0)) == pytest.approx((3.0, 4.0))
     ratio = intervals.ratio_of_logs(np.log(2.0), 0.1, np.inf)
     assert ratio.interval == pytest.approx((2 * np.exp(-0.1 * 1.959964), 2 * np.exp(0.1 * 1.959964)))
+
+
+@pytest.mark.parametrize("zero", [0, 1])
+def test_a_block_of_zero_processor_seconds_gives_no_ratio(zero: int) -> None:
+    """A coarse clock: a short block may have used none."""
+    blocks = [[[0.1], [0.1], [0.1]], [[0.2], [0.2], [0.2]]]
+    blocks[zero][1] = [0.0]
+    assert intervals.paired_ratio(blocks[0], [0, 1, 2], blocks[1], [0, 1, 2]) is None
+    assert intervals.unpaired_ratio(*blocks) is None
