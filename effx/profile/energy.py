@@ -14,14 +14,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from effx.host import cpu
-from effx.meters import Meter
+from effx.meters import Meter, whole_machine
 from effx.meters.trace import SHORT_WINDOW
 from effx.results import Energy, EnergyWindow, Idle
 from effx.stats import intervals
 
 _IDLE_STRETCHES = 3
-_BUSY_PROCESSORS, _BUSY_SHARE = 0.1, 0.02
-"""Idle means less than this many busy processors, or this share of them."""
 
 
 @dataclass(frozen=True)
@@ -31,13 +29,12 @@ class NoIdle:
     reason: str
 
 
-def idle(meter: Meter, length_s: float, *, on_cpu: bool = False) -> Idle | NoIdle:
+def idle(meter: Meter, length_s: float) -> Idle | NoIdle:
     """Measure the power while the loaded engines are idle.
 
     Args:
-        meter: the meter.
+        meter: the meter; if it reads the whole machine, other processes must be idle too.
         length_s: seconds of each of three measurements.
-        on_cpu: whether the meter reads the processor; then other processes must not use it.
     """
     watts: list[float] = []
     bounds: list[tuple[float, float]] = []
@@ -49,14 +46,13 @@ def idle(meter: Meter, length_s: float, *, on_cpu: bool = False) -> Idle | NoIdl
         elapsed, busy_after_s = time.perf_counter() - start, cpu.busy_s()
         reading = meter.stop(0.0)
         disturbed = [flag for flag in reading.flags if flag != SHORT_WINDOW]
+        if busy_s is not None and busy_after_s is not None:
+            busy = whole_machine.disturbance(meter.name, (busy_after_s - busy_s) / elapsed)
+            disturbed += [busy] if busy else []
         if reading.joules is None:
             return NoIdle(f"the idle power was not measured: {reading.reason}")
         if disturbed:
             return NoIdle(f"the idle power was disturbed: {'; '.join(disturbed)}")
-        if on_cpu and busy_s is not None and busy_after_s is not None:
-            busy = (busy_after_s - busy_s) / elapsed
-            if busy > max(_BUSY_PROCESSORS, _BUSY_SHARE * cpu.installed_processors()):
-                return NoIdle(f"other processes used {busy:.2g} processors while the idle power was measured")
         seconds = reading.seconds or elapsed
         total_s += seconds
         watts.append(reading.joules / seconds)

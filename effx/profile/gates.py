@@ -174,7 +174,10 @@ def _linearity(measured: Energy) -> GateResult:
 
 def _undisturbed(measured: Energy) -> GateResult:
     flags = sorted({flag for window in measured.windows for flag in window.flags})
-    detail = "; ".join(flags) or "no throttling, no foreign process"
+    unchecked = sorted({reason for window in measured.windows for reason in window.unchecked})
+    if unchecked and not flags:
+        return _outcome(specs.UNDISTURBED_WINDOWS, None, "; ".join(unchecked))
+    detail = "; ".join(flags) or "no throttling, no other process"
     return _outcome(specs.UNDISTURBED_WINDOWS, not flags, detail)
 
 

@@ -277,7 +277,7 @@ class InterleavedSession:
             self._each(self._compare, advance, "agreement")
         for on_gpu, meter in self._meters.items():
             if meter.source not in ("none", "model") and on_gpu not in self._idle:
-                self._idle[on_gpu] = power = self._idle_power(meter, on_cpu=not on_gpu)
+                self._idle[on_gpu] = power = self._idle_power(meter)
                 if isinstance(power, Idle):
                     self._journal.add(JournalEntry("idle", on_gpu=on_gpu, idle=power))
         queries = BlockLimits(plan.block_queries, plan.block_s, plan.block_limit_s)
@@ -304,9 +304,9 @@ class InterleavedSession:
             self._windows(workload, advance)
         self._each(self._finish, advance, "memory", _BETWEEN_S)
 
-    def _idle_power(self, meter: Meter, *, on_cpu: bool) -> Idle | NoIdle:
+    def _idle_power(self, meter: Meter) -> Idle | NoIdle:
         try:
-            return energy.idle(meter, self._plan.window_s / 2, on_cpu=on_cpu)
+            return energy.idle(meter, self._plan.window_s / 2)
         except Exception as error:  # without it there is no net energy; the rest can be measured
             return NoIdle(f"the idle power was not measured: {type(error).__name__}: {error}")
 

@@ -68,10 +68,14 @@ def test_a_disturbed_idle_measurement_gives_no_idle_power() -> None:
 
 
 def test_other_work_on_the_processors_gives_no_idle_power(monkeypatch: pytest.MonkeyPatch) -> None:
-    busy_s = iter([0.0, 1.0] * 3)
-    monkeypatch.setattr(cpu, "busy_s", lambda: next(busy_s))
-    result = energy.idle(Steady([12.0, 12.0, 12.0]), 0.01, on_cpu=True)
-    assert isinstance(result, energy.NoIdle) and "other processes used" in result.reason
+    """A meter of the board of a Jetson reads them too, on a GPU too; that of a GPU does not."""
+    monkeypatch.setattr(cpu, "busy_s", iter(float(call % 2) for call in range(20)).__next__)
+    for name in ("rapl", "hwmon"):
+        meter = Steady([12.0, 12.0, 12.0])
+        meter.name = name
+        result = energy.idle(meter, 0.01)
+        assert isinstance(result, energy.NoIdle) and "other processes used" in result.reason
+    assert isinstance(energy.idle(Steady([12.0, 12.0, 12.0]), 0.01), Idle)
 
 
 def test_why_there_is_no_net_energy_is_recorded() -> None:
