@@ -384,6 +384,8 @@ class InterleavedSession:
         if engine.quality is not None:
             return  # by an earlier process of this session
         self._pool.acquire(engine)
+        if reason := self._unmetered(engine):
+            progress.say(f"{engine.name}: energy unavailable: {reason}")
         engine.score()
         scored = JournalEntry(
             "scored", quality=engine.quality, mean_depth=engine.mean_depth, started=engine.started,
@@ -426,7 +428,10 @@ class InterleavedSession:
             self._pool.acquire(engine)
             samples = engine.samples(workload)
             before = len(samples.windows)
-            engine.run_window(workload, number / self._plan.windows, meter, length_s)
+            if wrong := self._unmetered(engine):
+                samples.window_reason = wrong
+            else:
+                engine.run_window(workload, number / self._plan.windows, meter, length_s)
             window = samples.windows[-1] if len(samples.windows) > before else None
             reason = samples.window_reason if window is None else None
             entry = JournalEntry("window", workload=workload, round=number, window=window, reason=reason)
@@ -434,6 +439,14 @@ class InterleavedSession:
 
     def _meter(self, engine: EngineUnderTest) -> Meter:
         return self._meters[engine.engine.on_gpu]
+
+    def _unmetered(self, engine: EngineUnderTest) -> str | None:
+        """Return that the meter reads another GPU than the one that a loaded engine runs on, if it does."""
+        meter = self._meter(engine)
+        metered, used = meter.describe().get("uuid"), engine.runtime.details.get("uuid")
+        if metered is None or used is None or metered == used:
+            return None
+        return f"meter {meter.name} reads {metered}, but the engine runs on {used} (CUDA_VISIBLE_DEVICES)"
 
     @property
     def _any_on_gpu(self) -> bool:
