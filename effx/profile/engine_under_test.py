@@ -14,7 +14,7 @@ from effx.artifacts import Engine
 from effx.data import Rows, UnlabelledRows
 from effx.errors import EffxError, WorkerError, one_line
 from effx.host import cpu
-from effx.host.cgroups import Cgroups
+from effx.host.cgroups import Cgroups, throttled_between
 from effx.meters import Meter, whole_machine
 from effx.profile import record
 from effx.profile.client import WorkerClient
@@ -308,10 +308,9 @@ class EngineUnderTest:
         self.warm_up(workload)
         before = Cgroups().throttling()
         block = self._block(workload, round_number / rounds, limits)
-        after = Cgroups().throttling()
-        if before is not None and after is not None:
-            self.quota_periods += after.periods - before.periods
-            self.throttled_periods += after.throttled - before.throttled
+        passed = throttled_between(before, Cgroups().throttling())
+        self.quota_periods += passed.periods
+        self.throttled_periods += passed.throttled
         self.add_block(workload, round_number, block)
         return block
 
