@@ -135,15 +135,15 @@ def _power_range(measured: Energy, meter: Meter) -> GateResult:
 
 
 def _counter_agreement(measured: Energy) -> GateResult:
+    if measured.source != "counter":
+        return _outcome(
+            specs.COUNTER_AGREEMENT, None, "this meter has no energy counter: its joules are integrated power"
+        )
     pairs = [
         (window.joules, window.integrated_joules) for window in measured.windows if window.integrated_joules
     ]
     if not pairs:
-        return _outcome(
-            specs.COUNTER_AGREEMENT,
-            None,
-            "this meter has no power samples to integrate, or no energy counter",
-        )
+        return _outcome(specs.COUNTER_AGREEMENT, None, "this meter has no power samples to integrate")
     worst = max(abs(counted - integrated) / counted for counted, integrated in pairs)
     return _outcome(
         specs.COUNTER_AGREEMENT, worst <= _LARGEST_DISAGREEMENT, f"they differ by at most {worst:.1%}"
