@@ -65,7 +65,7 @@ def idle(meter: Meter, length_s: float) -> Idle | NoIdle:
 
 
 def of_windows(windows: list[EnergyWindow], meter: Meter, idling: Idle | NoIdle | None) -> Energy:
-    """Return the energy of a workload's windows.
+    """Return the energy of a workload's windows; a single one has no interval, as its spread is unknown.
 
     Args:
         windows: at least one, of one workload.
@@ -77,11 +77,12 @@ def of_windows(windows: list[EnergyWindow], meter: Meter, idling: Idle | NoIdle 
     if not (math.isfinite(gross) and gross > 0):
         return Energy("none", meter.name, f"the meter gave {gross} J per example")
     by_meter = [window.interval for window in windows if window.interval]
-    spread = intervals.mean_interval(per_example)
-    interval = intervals.widest(spread, by_meter)
-    in_ratios = intervals.widest(
-        spread, [window.interval_without_gain for window in windows if window.interval_without_gain]
-    )
+    interval = in_ratios = None
+    if spread := intervals.mean_interval(per_example):
+        interval = intervals.widest(spread, by_meter)
+        in_ratios = intervals.widest(
+            spread, [window.interval_without_gain for window in windows if window.interval_without_gain]
+        )
     net, net_interval, net_reason = None, None, None
     if isinstance(idling, NoIdle):
         net_reason = idling.reason

@@ -93,6 +93,14 @@ def test_net_energy_is_gross_minus_idle() -> None:
     assert result.net_interval == pytest.approx((7.0 - half, 7.0 + half))
 
 
+def test_one_window_has_no_interval_whatever_the_meter_states() -> None:
+    """Its bounds say how far the meter may be off, not how far another window would be."""
+    one = replace(window(1000.0, 10.0, 100, (9.9, 10.1)), interval_without_gain=(9.99, 10.01))
+    result = energy.of_windows([one], Steady([]), Idle(30.0, (28.0, 32.0), 15.0))
+    assert (result.joules_per_example, result.net) == (pytest.approx(10.0), pytest.approx(7.0))
+    assert (result.interval, result.interval_without_gain, result.net_interval) == (None, None, None)
+
+
 def test_net_energy_is_missing_without_idle_power() -> None:
     result = energy.of_windows([window(1000.0, 10.0, 100)], Steady([]), None)
     assert (result.net, result.net_interval, result.interval, result.net_reason) == (None, None, None, None)
