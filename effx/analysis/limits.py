@@ -350,7 +350,8 @@ def _energy(run: Run, threshold: Threshold, value: float, confidence: float) -> 
     per_window = [window.joules_per_example for window in energy.windows]
     within = [window.interval for window in energy.windows if window.interval]
     level, count = _two_sided(confidence), len(per_window)
-    interval = intervals.widest(intervals.mean_interval(per_window, level), within)
+    spread = intervals.mean_interval(per_window, level)
+    interval = None if spread is None else intervals.widest(spread, within)  # a meter's bounds alone are none
     if not per_window and level <= 0.95:
         interval = energy.interval  # 95 %: wider than requested
     if interval is None:
@@ -366,7 +367,7 @@ def _energy(run: Run, threshold: Threshold, value: float, confidence: float) -> 
 
     def needed() -> Needed | None:
         if count < 2:
-            return Needed(2, "windows") if not within else None
+            return Needed(2, "windows")
         return _least(lambda windows: _verdict(at(windows), threshold.value, False), count, "windows")
 
     return _of(threshold, value, interval, needed=needed)

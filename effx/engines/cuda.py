@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -85,6 +86,13 @@ class Device:
     def capability(self) -> str:
         """The kind of device, as ``sm90``."""
         return f"sm{self._attribute(_CAPABILITY_MAJOR)}{self._attribute(_CAPABILITY_MINOR)}"
+
+    @functools.cached_property
+    def uuid(self) -> str:
+        """Its UUID, as ``GPU-aaaaaaaa-0000-1111-2222-333333333333``: NVML has the same."""
+        identifier = (ctypes.c_ubyte * 16)()
+        self._call("cuDeviceGetUuid", identifier, self._number)
+        return f"GPU-{uuid.UUID(bytes=bytes(identifier))}"
 
     def make_current(self) -> None:
         """Bind the device to this thread."""

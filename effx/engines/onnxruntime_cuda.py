@@ -129,6 +129,7 @@ class OnnxRuntimeCudaGraph:
     def describe(self) -> dict[str, object]:
         return {
             "device": self.device.name,
+            "uuid": self.device.uuid,
             "capability": self.device.capability,
             "providers": self._session.get_providers(),
             "cuda_graph": self._no_graph is None,

@@ -97,6 +97,7 @@ class PlanGraph:
     def describe(self) -> dict[str, object]:
         return {
             "device": self.device.name,
+            "uuid": self.device.uuid,
             "capability": self.device.capability,
             "profiles": int(self._engine.num_optimization_profiles),
             "cuda_graph": self._no_graph is None,

@@ -130,6 +130,7 @@ class TorchCudaGraph:
     def describe(self) -> dict[str, object]:
         return {
             "device": self.device.name,
+            "uuid": self.device.uuid,
             "capability": self.device.capability,
             "compiled": self._compiled,
             "cuda_graph": self._no_graph is None,

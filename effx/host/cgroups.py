@@ -5,7 +5,7 @@ The limits of all groups from the root down to that of the process apply; the ti
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,11 +16,29 @@ _CONTROLLERS = ("cpu", "memory", "cpu,cpuacct")
 
 @dataclass(frozen=True)
 class Throttling:
-    """Scheduling periods of a group with a CPU quota, since the group exists."""
+    """Scheduling periods of a group with a CPU quota, since the group exists or in a time."""
 
     periods: int
     throttled: int
     """Those in which the quota was used up, so that the group's processes were stopped."""
+
+    @property
+    def share(self) -> float:
+        """Share of the periods in which the group was stopped."""
+        return self.throttled / self.periods if self.periods else 0.0
+
+
+def throttled_between(before: Mapping[Path, Throttling], after: Mapping[Path, Throttling]) -> Throttling:
+    """Return the periods between two readings of :meth:`Cgroups.throttling`, of the group stopped most.
+
+    Each group is compared with itself: the one that was stopped most since it exists may be another one.
+    """
+    passed = [
+        Throttling(after[group].periods - was.periods, after[group].throttled - was.throttled)
+        for group, was in before.items()
+        if group in after and after[group].periods >= was.periods  # else it is a new one of this name
+    ]
+    return max(passed, key=lambda group: (group.share, group.periods), default=Throttling(0, 0))
 
 
 @dataclass(frozen=True)
@@ -43,18 +61,15 @@ class Cgroups:
                 quotas.append(int(quota) / int(period))
         return min(quotas, default=None)
 
-    def throttling(self) -> Throttling | None:
-        """Return how often the CPU quota stopped this process's groups so far; None: there is no quota.
-
-        Of several groups with a quota, the one that was stopped most often.
-        """
-        counted = []
+    def throttling(self) -> dict[Path, Throttling]:
+        """Return folder -> how often a CPU quota stopped each of this process's groups so far."""
+        counted = {}
         for folder in self._folders():
             lines = [line.split() for line in (_text(folder / "cpu.stat") or "").splitlines()]
             stat = {line[0]: int(line[1]) for line in lines if len(line) == 2 and line[1].isdigit()}
-            if stat.get("nr_periods"):
-                counted.append(Throttling(stat["nr_periods"], stat.get("nr_throttled", 0)))
-        return max(counted, key=lambda group: group.throttled, default=None)
+            if "nr_periods" in stat:
+                counted[folder] = Throttling(stat["nr_periods"], stat.get("nr_throttled", 0))
+        return counted
 
     def memory_limit_bytes(self) -> int | None:
         """Return the memory limit; None: no limit."""

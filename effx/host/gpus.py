@@ -214,6 +214,19 @@ AMBIGUOUS = ", unless it is a worker under another pid (container)"
 """End of the flag of a process that may be a worker itself."""
 
 
+def unseen_processes(seen: list[Condition], worker_pids: set[int]) -> tuple[str, ...]:
+    """Return why foreign processes on the device may have gone unseen; nothing if the workers were seen.
+
+    In WSL and in some containers the driver lists no processes, or only some.
+    """
+    listed = [moment.pids for moment in seen if moment.pids is not None]
+    if not listed:
+        return ("the driver does not list the processes on the GPU",)
+    if not frozenset().union(*listed) & worker_pids:
+        return ("the driver lists no worker among the processes on the GPU: others may be hidden, too",)
+    return ()
+
+
 def foreign_processes(seen: list[Condition], worker_pids: set[int]) -> tuple[str, ...]:
     """Return one flag per process on the device that is not a worker.
 

@@ -21,24 +21,31 @@ WorkerPids = Callable[[], set[int]]
 """Returns the process ids of a measurement's workers."""
 
 
-def open(meter: str = "auto", device: str = "cpu", *, worker_pids: WorkerPids | None = None) -> Meter:
+def open(meter: str = "auto", device: str | None = "cpu", *, worker_pids: WorkerPids | None = None) -> Meter:
     """Open a meter.
 
     Args:
         meter: ``auto``, ``none``, ``nvml``, ``nvml:INDEX|GPU-UUID|BUS-ID``, ``rapl``, ``hwmon``,
             ``hwmon:RAIL``, ``model:WATTS`` or ``replay:FILE``.
-        device: device of the engines; ``auto`` uses a meter that reads it.
+        device: what computes, ``cpu`` or ``cuda``; ``auto`` uses a meter that reads it, and a named meter of
+            hardware must read it. None: a named meter is opened, whatever will compute.
         worker_pids: process ids of the workers, called at the end of every window; a window with other
             processes on the GPU is flagged. None: windows are not flagged.
 
     Raises:
-        UsageError: unknown meter, or the requested meter cannot be read.
+        UsageError: unknown meter, or the requested meter cannot be read, or does not read the device.
     """
     name, _, argument = specs.check(meter).partition(":")
     if name == "none":
         return Unavailable("energy was not requested (meter none)")
     if name == "auto":
-        return _automatic(device, worker_pids)
+        return _automatic(device or "cpu", worker_pids)
+    if device is not None and not specs.METERS[name].reads(device):
+        raise UsageError(
+            f"meter {meter} does not read the {specs.HARDWARE[device]} that computes. Use "
+            f"{', '.join(specs.automatic(device))} or auto.",
+            settings="meter",
+        )
     try:
         return _open(name, argument, worker_pids, f"requested (meter {meter})")
     except UnavailableError as error:

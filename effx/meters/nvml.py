@@ -121,10 +121,13 @@ class NvmlMeter:
                 samples, self._sensor, gain=trace.GAIN, limit_w=self._power_limit_w, during=during
             )
         flags = tuple(f"{trace.THROTTLED}: {name}" for name in gpus.throttles(self._conditions))
+        unchecked: tuple[str, ...] = ()
         if self._worker_pids is not None:
-            flags += gpus.foreign_processes(self._conditions, self._worker_pids())
+            workers = self._worker_pids()
+            flags += gpus.foreign_processes(self._conditions, workers)
+            unchecked = gpus.unseen_processes(self._conditions, workers)
         conditions = {**reading.conditions, **gpus.summary(self._conditions)}
-        return replace(reading, flags=reading.flags + flags, conditions=conditions)
+        return replace(reading, flags=reading.flags + flags, unchecked=unchecked, conditions=conditions)
 
     def close(self) -> None:
         self.sampler.halt()

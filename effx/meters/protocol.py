@@ -32,6 +32,8 @@ class Reading:
     """Integral of the sampled power over the same duration."""
     flags: tuple[str, ...] = ()
     """Reasons to distrust the window: throttled, foreign process, suspect, short window."""
+    unchecked: tuple[str, ...] = ()
+    """What could have disturbed the window unseen, as the reasons why it could not be checked."""
     conditions: Facts = field(default_factory=dict)
     """State of the device in the window: clocks, limit, temperatures, mean power."""
 

@@ -68,7 +68,7 @@ def using(request: Requested) -> Iterator[None]:
     """
     global _requested
     if request.required and request != _requested and request.meter not in ("auto", "none"):
-        meters.open(request.meter).close()
+        meters.open(request.meter, None).close()
     before, _requested = _requested, request
     try:
         yield
@@ -394,10 +394,8 @@ def _open(name: str, device: str, gpu: str | None, local_processes: int) -> Mete
         UsageError: it cannot be read, or does not read what computes.
     """
     row = specs.METERS.get(name.partition(":")[0])
-    if device == "cuda" and row is not None and row.name in ("rapl", "model"):
+    if device == "cuda" and row is not None and row.name == "model":
         raise UsageError(f"meter {name} does not read the GPU that computes.", settings="meter")
-    if device == "cpu" and row is not None and row.name == "nvml" and not _requested.required:
-        raise UsageError(f"meter {name}, which was named for the engines, does not read the processor.")
     if local_processes > 1 and name.startswith("nvml:"):
         raise UsageError(
             f"meter {name}: {local_processes} processes compute on this machine, each on its own GPU; use "

@@ -104,7 +104,7 @@ def check(
             settings="time_s",
         )
     if settings.objective == "energy":
-        found = meters.open(meter)
+        found = meters.open(meter, backends.get(able[0]).device_here(device))
         try:
             if found.source == "none":
                 raise UsageError(

@@ -16,15 +16,11 @@ import numpy as np
 from effx import progress, signals
 from effx.engines import Session
 from effx.host import cpu
-from effx.meters import Meter, Reading
+from effx.meters import Meter, Reading, whole_machine
 from effx.meters.trace import PART_TIME, SHORT_WINDOW
-from effx.specs.meters import METERS
 
 _ATTEMPTS = 3
 _FEWEST_QUERIES = 32
-_OTHERS_PROCESSORS, _OTHERS_SHARE = 0.1, 0.02
-"""Others use less than this many processors, or this share of them, in a window of a meter that reads the
-whole machine."""
 
 
 class NoEnergyError(Exception):
@@ -118,8 +114,4 @@ def _disturbed(meter: Meter, reading: Reading, others: float | None) -> str | No
     flags = [flag for flag in reading.flags if flag != SHORT_WINDOW and not flag.startswith(PART_TIME)]
     if flags:
         return "; ".join(flags)
-    row = METERS.get(meter.name.partition(":")[0])
-    limit = max(_OTHERS_PROCESSORS, _OTHERS_SHARE * cpu.installed_processors())
-    if row is not None and row.whole_machine and others is not None and others > limit:
-        return f"other processes used {others:.2g} processors, which the meter reads too"
-    return None
+    return whole_machine.disturbance(meter.name, others)

@@ -14,14 +14,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from effx.host import cpu
-from effx.meters import Meter
+from effx.meters import Meter, whole_machine
 from effx.meters.trace import SHORT_WINDOW
 from effx.results import Energy, EnergyWindow, Idle
 from effx.stats import intervals
 
 _IDLE_STRETCHES = 3
-_BUSY_PROCESSORS, _BUSY_SHARE = 0.1, 0.02
-"""Idle means less than this many busy processors, or this share of them."""
 
 
 @dataclass(frozen=True)
@@ -31,13 +29,12 @@ class NoIdle:
     reason: str
 
 
-def idle(meter: Meter, length_s: float, *, on_cpu: bool = False) -> Idle | NoIdle:
+def idle(meter: Meter, length_s: float) -> Idle | NoIdle:
     """Measure the power while the loaded engines are idle.
 
     Args:
-        meter: the meter.
+        meter: the meter; if it reads the whole machine, other processes must be idle too.
         length_s: seconds of each of three measurements.
-        on_cpu: whether the meter reads the processor; then other processes must not use it.
     """
     watts: list[float] = []
     bounds: list[tuple[float, float]] = []
@@ -49,14 +46,13 @@ def idle(meter: Meter, length_s: float, *, on_cpu: bool = False) -> Idle | NoIdl
         elapsed, busy_after_s = time.perf_counter() - start, cpu.busy_s()
         reading = meter.stop(0.0)
         disturbed = [flag for flag in reading.flags if flag != SHORT_WINDOW]
+        if busy_s is not None and busy_after_s is not None:
+            busy = whole_machine.disturbance(meter.name, (busy_after_s - busy_s) / elapsed)
+            disturbed += [busy] if busy else []
         if reading.joules is None:
             return NoIdle(f"the idle power was not measured: {reading.reason}")
         if disturbed:
             return NoIdle(f"the idle power was disturbed: {'; '.join(disturbed)}")
-        if on_cpu and busy_s is not None and busy_after_s is not None:
-            busy = (busy_after_s - busy_s) / elapsed
-            if busy > max(_BUSY_PROCESSORS, _BUSY_SHARE * cpu.installed_processors()):
-                return NoIdle(f"other processes used {busy:.2g} processors while the idle power was measured")
         seconds = reading.seconds or elapsed
         total_s += seconds
         watts.append(reading.joules / seconds)
@@ -69,7 +65,7 @@ def idle(meter: Meter, length_s: float, *, on_cpu: bool = False) -> Idle | NoIdl
 
 
 def of_windows(windows: list[EnergyWindow], meter: Meter, idling: Idle | NoIdle | None) -> Energy:
-    """Return the energy of a workload's windows.
+    """Return the energy of a workload's windows; a single one has no interval, as its spread is unknown.
 
     Args:
         windows: at least one, of one workload.
@@ -81,11 +77,12 @@ def of_windows(windows: list[EnergyWindow], meter: Meter, idling: Idle | NoIdle 
     if not (math.isfinite(gross) and gross > 0):
         return Energy("none", meter.name, f"the meter gave {gross} J per example")
     by_meter = [window.interval for window in windows if window.interval]
-    spread = intervals.mean_interval(per_example)
-    interval = intervals.widest(spread, by_meter)
-    in_ratios = intervals.widest(
-        spread, [window.interval_without_gain for window in windows if window.interval_without_gain]
-    )
+    interval = in_ratios = None
+    if spread := intervals.mean_interval(per_example):
+        interval = intervals.widest(spread, by_meter)
+        in_ratios = intervals.widest(
+            spread, [window.interval_without_gain for window in windows if window.interval_without_gain]
+        )
     net, net_interval, net_reason = None, None, None
     if isinstance(idling, NoIdle):
         net_reason = idling.reason

@@ -14,8 +14,8 @@ from effx.artifacts import Engine
 from effx.data import Rows, UnlabelledRows
 from effx.errors import EffxError, WorkerError, one_line
 from effx.host import cpu
-from effx.host.cgroups import Cgroups
-from effx.meters import Meter
+from effx.host.cgroups import Cgroups, throttled_between
+from effx.meters import Meter, whole_machine
 from effx.profile import record
 from effx.profile.client import WorkerClient
 from effx.profile.journal import timestamp
@@ -308,10 +308,9 @@ class EngineUnderTest:
         self.warm_up(workload)
         before = Cgroups().throttling()
         block = self._block(workload, round_number / rounds, limits)
-        after = Cgroups().throttling()
-        if before is not None and after is not None:
-            self.quota_periods += after.periods - before.periods
-            self.throttled_periods += after.throttled - before.throttled
+        passed = throttled_between(before, Cgroups().throttling())
+        self.quota_periods += passed.periods
+        self.throttled_periods += passed.throttled
         self.add_block(workload, round_number, block)
         return block
 
@@ -349,7 +348,9 @@ class EngineUnderTest:
         samples = self.samples(workload)
         limits = BlockLimits(_FEWEST_WINDOW_QUERIES, length_s, 10 * length_s)
         meter.start()
+        metering_s = time.process_time()
         block = self._block(workload, offset, limits, lasting_s=length_s)
+        metering_s = time.process_time() - metering_s
         reading = meter.stop(block.cpu_s, block.during)
         if reading.joules is None:
             samples.window_reason = reading.reason
@@ -357,6 +358,9 @@ class EngineUnderTest:
         # the reading's interval ends at ticks of the meter; the work went on evenly beyond them
         seconds = reading.seconds or block.elapsed_s
         examples = block.examples * seconds / block.elapsed_s
+        others = None if block.others_s is None else (block.others_s - metering_s) / block.elapsed_s
+        disturbed = whole_machine.disturbance(meter.name, others)
+        unchecked = others is None and whole_machine.reads_everything(meter.name)
         samples.windows.append(
             EnergyWindow(
                 duration_s=block.elapsed_s,
@@ -367,7 +371,8 @@ class EngineUnderTest:
                 interval=_per_example(reading.interval, examples),
                 interval_without_gain=_per_example(reading.interval_without_gain, examples),
                 integrated_joules=reading.integrated_joules,
-                flags=reading.flags,
+                flags=reading.flags + ((disturbed,) if disturbed else ()),
+                unchecked=reading.unchecked + ((whole_machine.UNKNOWN,) if unchecked else ()),
                 conditions=facts(reading.conditions),
             )
         )

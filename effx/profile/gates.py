@@ -135,15 +135,15 @@ def _power_range(measured: Energy, meter: Meter) -> GateResult:
 
 
 def _counter_agreement(measured: Energy) -> GateResult:
+    if measured.source != "counter":
+        return _outcome(
+            specs.COUNTER_AGREEMENT, None, "this meter has no energy counter: its joules are integrated power"
+        )
     pairs = [
         (window.joules, window.integrated_joules) for window in measured.windows if window.integrated_joules
     ]
     if not pairs:
-        return _outcome(
-            specs.COUNTER_AGREEMENT,
-            None,
-            "this meter has no power samples to integrate, or no energy counter",
-        )
+        return _outcome(specs.COUNTER_AGREEMENT, None, "this meter has no power samples to integrate")
     worst = max(abs(counted - integrated) / counted for counted, integrated in pairs)
     return _outcome(
         specs.COUNTER_AGREEMENT, worst <= _LARGEST_DISAGREEMENT, f"they differ by at most {worst:.1%}"
@@ -174,7 +174,10 @@ def _linearity(measured: Energy) -> GateResult:
 
 def _undisturbed(measured: Energy) -> GateResult:
     flags = sorted({flag for window in measured.windows for flag in window.flags})
-    detail = "; ".join(flags) or "no throttling, no foreign process"
+    unchecked = sorted({reason for window in measured.windows for reason in window.unchecked})
+    if unchecked and not flags:
+        return _outcome(specs.UNDISTURBED_WINDOWS, None, "; ".join(unchecked))
+    detail = "; ".join(flags) or "no throttling, no other process"
     return _outcome(specs.UNDISTURBED_WINDOWS, not flags, detail)
 
 

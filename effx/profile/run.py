@@ -63,7 +63,8 @@ def profile(
         The runs, and the errors of the engines that have none.
 
     Raises:
-        UsageError, ArtifactError, DataError: nothing can be measured with these arguments.
+        UsageError, ArtifactError, DataError: nothing can be measured with these arguments, such as a meter
+            that does not read the device of every engine.
     """
     request = _Request(plan or MeasurementPlan(), meter, DataSource.of(data_folder), host, reference)
     files.check_writable(Path(out))
@@ -150,7 +151,8 @@ def _measure(
     try:
         for engine in opened:
             if engine.on_gpu not in by_device:
-                by_device[engine.on_gpu] = meters.open(request.meter, engine.device, worker_pids=our_pids)
+                device = "cuda" if engine.on_gpu else "cpu"
+                by_device[engine.on_gpu] = meters.open(request.meter, device, worker_pids=our_pids)
         for reason in dict.fromkeys(each.reason for each in by_device.values() if each.reason):
             progress.say(f"energy unavailable: {reason}")
         header = SessionHeader(

@@ -277,7 +277,7 @@ class InterleavedSession:
             self._each(self._compare, advance, "agreement")
         for on_gpu, meter in self._meters.items():
             if meter.source not in ("none", "model") and on_gpu not in self._idle:
-                self._idle[on_gpu] = power = self._idle_power(meter, on_cpu=not on_gpu)
+                self._idle[on_gpu] = power = self._idle_power(meter)
                 if isinstance(power, Idle):
                     self._journal.add(JournalEntry("idle", on_gpu=on_gpu, idle=power))
         queries = BlockLimits(plan.block_queries, plan.block_s, plan.block_limit_s)
@@ -304,9 +304,9 @@ class InterleavedSession:
             self._windows(workload, advance)
         self._each(self._finish, advance, "memory", _BETWEEN_S)
 
-    def _idle_power(self, meter: Meter, *, on_cpu: bool) -> Idle | NoIdle:
+    def _idle_power(self, meter: Meter) -> Idle | NoIdle:
         try:
-            return energy.idle(meter, self._plan.window_s / 2, on_cpu=on_cpu)
+            return energy.idle(meter, self._plan.window_s / 2)
         except Exception as error:  # without it there is no net energy; the rest can be measured
             return NoIdle(f"the idle power was not measured: {type(error).__name__}: {error}")
 
@@ -384,6 +384,8 @@ class InterleavedSession:
         if engine.quality is not None:
             return  # by an earlier process of this session
         self._pool.acquire(engine)
+        if reason := self._unmetered(engine):
+            progress.say(f"{engine.name}: energy unavailable: {reason}")
         engine.score()
         scored = JournalEntry(
             "scored", quality=engine.quality, mean_depth=engine.mean_depth, started=engine.started,
@@ -426,7 +428,10 @@ class InterleavedSession:
             self._pool.acquire(engine)
             samples = engine.samples(workload)
             before = len(samples.windows)
-            engine.run_window(workload, number / self._plan.windows, meter, length_s)
+            if wrong := self._unmetered(engine):
+                samples.window_reason = wrong
+            else:
+                engine.run_window(workload, number / self._plan.windows, meter, length_s)
             window = samples.windows[-1] if len(samples.windows) > before else None
             reason = samples.window_reason if window is None else None
             entry = JournalEntry("window", workload=workload, round=number, window=window, reason=reason)
@@ -434,6 +439,14 @@ class InterleavedSession:
 
     def _meter(self, engine: EngineUnderTest) -> Meter:
         return self._meters[engine.engine.on_gpu]
+
+    def _unmetered(self, engine: EngineUnderTest) -> str | None:
+        """Return that the meter reads another GPU than the one that a loaded engine runs on, if it does."""
+        meter = self._meter(engine)
+        metered, used = meter.describe().get("uuid"), engine.runtime.details.get("uuid")
+        if metered is None or used is None or metered == used:
+            return None
+        return f"meter {meter.name} reads {metered}, but the engine runs on {used} (CUDA_VISIBLE_DEVICES)"
 
     @property
     def _any_on_gpu(self) -> bool:

@@ -196,11 +196,13 @@ class EnergyWindow:
     integrated_joules: float | None = None
     """Integral of sampled power over the same interval, where the meter has a counter too."""
     flags: tuple[str, ...] = ()
-    """What disturbed the window: throttling, a foreign process, a short window."""
+    """What disturbed the window: throttling, other processes, a short window."""
     conditions: Facts = field(default_factory=dict)
     """What else the meter recorded: clocks, temperatures, mean power."""
     interval_without_gain: Interval | None = None
     """``interval`` without the tolerance that all windows of one meter share; for ratios."""
+    unchecked: tuple[str, ...] = ()
+    """Why it could not be checked whether something disturbed the window; empty: it was checked."""
 
 
 @dataclass(frozen=True)

@@ -95,7 +95,7 @@ ENERGY_LINEARITY = Gate(
 UNDISTURBED_WINDOWS = Gate(
     "undisturbed-windows",
     "energy windows undisturbed",
-    "No window was throttled, too short, suspect, or shared with a foreign process.",
+    "No window was throttled, too short, suspect, or shared with other processes that the meter reads too.",
     concerns="energy",
     hard=False,
 )

@@ -24,9 +24,14 @@ class MeterSpec:
     argument: str = ""
     """What may follow the name, such as ``[:GPU]``."""
     devices: tuple[str, ...] = ()
-    """Devices of engines for which ``auto`` tries it; none: it is used only when named."""
+    """Devices of engines that it reads, for which ``auto`` tries it; none: it reads no hardware, and is used
+    only when named."""
     whole_machine: bool = False
     """Whether it reads everything that runs on the machine, not one device or process."""
+
+    def reads(self, device: str) -> bool:
+        """Return whether engines on a device can be metered: it reads that, or no hardware at all."""
+        return not self.devices or device in self.devices
 
 
 METERS: Mapping[str, MeterSpec] = {
@@ -45,6 +50,8 @@ METERS: Mapping[str, MeterSpec] = {
     )
 }
 """Name -> meter; ``auto`` tries them in this order."""
+HARDWARE = {"cpu": "processor", "cuda": "GPU"}
+"""Device of an engine -> what computes."""
 _SELECTORS = {"auto": "the first meter that can read the engine's device", "none": "no energy"}
 
 

@@ -177,6 +177,18 @@ def test_energy_is_bounded_by_its_windows() -> None:
     assert only(check(run, None, settings(max_joules="1J"))).verdict is Verdict.VIOLATED
 
 
+def test_one_energy_window_proves_nothing() -> None:
+    """The bounds of the meter say how far it may be off, not how far another window would be."""
+    run = windows(1.5)
+    energy = run.workloads[0].energy
+    bounded = replace(energy, windows=[replace(energy.windows[0], interval=(1.499, 1.501))])
+    run = replace(run, workloads=[replace(run.workloads[0], energy=bounded)])
+    outcome = only(check(run, None, settings(max_joules="1.6J")))
+    assert (outcome.verdict, outcome.interval) == (Verdict.INCONCLUSIVE, None)
+    assert outcome.reason == "1 energy windows are too few for an interval"
+    assert outcome.needed is not None and (outcome.needed.count, outcome.needed.unit) == (2, "windows")
+
+
 @pytest.mark.parametrize("run", [simulated_run("none"), simulated_run("model", joules=1.0, source="model")])
 def test_energy_that_was_not_measured_decides_nothing(run: Run) -> None:
     outcome = only(check(run, None, settings(max_joules="100J")))

@@ -79,7 +79,9 @@ def test_answers_match_onnxruntime(result: dict[str, Any]) -> None:
         assert one["described"]["cuda_graph"] is True and one["described"]["tf32"] is False
         if ".exit" in name:
             assert len(one["depths"]) > 1, f"{name}: nobody exits early, so nothing was compacted"
-    assert result["compared"]["te.buckets.onnxruntime"]["described"]["device"] == "Fake GPU"
+    described = result["compared"]["te.buckets.onnxruntime"]["described"]
+    assert described["device"] == "Fake GPU"
+    assert described["uuid"] == "GPU-00112233-4455-6677-8899-aabbccddeeff"
 
 
 def test_cuda_libraries_are_loaded_from_the_python_path(library: Path, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from effx.host import cpu
-from effx.host.cgroups import Cgroups, Throttling
+from effx.host.cgroups import Cgroups, Throttling, throttled_between
 
 MIB = 1024**2
 
@@ -28,13 +28,22 @@ def test_the_tightest_quota_of_all_groups_counts(tmp_path: Path) -> None:
     assert groups(tmp_path / "free", "0::/\n", cpu_max="max 100000").cpu_quota() is None
 
 
-def test_throttling_is_that_of_the_group_that_was_stopped_most(tmp_path: Path) -> None:
-    stat = "nr_periods {}\nnr_throttled {}\nthrottled_time 0\n"
-    cgroups = groups(tmp_path, "0::/pod/box\n", pod__cpu_max="150000 100000")
-    assert cgroups.throttling() is None
-    (tmp_path / "fs/pod/cpu.stat").write_text(stat.format(100, 7))
-    (tmp_path / "fs/cpu.stat").write_text("usage_usec 5\nnr_periods 0\n")
-    assert cgroups.throttling() == Throttling(100, 7)
+def test_each_group_is_compared_with_itself_and_the_one_stopped_most_counts(tmp_path: Path) -> None:
+    """The outer group was stopped more often before; in the time that is looked at only the inner one is."""
+    cgroups = groups(tmp_path, "0::/pod/box\n", pod__cpu_max="150000 100000", pod__box__cpu_max="1 2")
+    assert throttled_between(cgroups.throttling(), cgroups.throttling()) == Throttling(0, 0)
+
+    def passed(pod: tuple[int, int], box: tuple[int, int]) -> None:
+        for folder, (periods, throttled) in {"pod": pod, "pod/box": box}.items():
+            text = f"usage_usec 5\nnr_periods {periods}\nnr_throttled {throttled}\nthrottled_usec 0\n"
+            (tmp_path / "fs" / folder / "cpu.stat").write_text(text)
+
+    passed(pod=(900_000, 500), box=(1_000, 490))
+    before = cgroups.throttling()
+    passed(pod=(900_020, 500), box=(1_020, 505))  # 505 > 500: now the inner group was stopped most in all
+    assert throttled_between(before, cgroups.throttling()) == Throttling(20, 15)
+    (tmp_path / "fs/pod/box/cpu.stat").write_text("usage_usec 5\n")  # its quota was removed
+    assert throttled_between(before, cgroups.throttling()) == Throttling(20, 0)
 
 
 def test_version_1_has_a_folder_per_controller(tmp_path: Path) -> None:

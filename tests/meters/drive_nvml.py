@@ -95,6 +95,10 @@ def marks(fake: Fake) -> dict[str, Any]:
     meter = fake.open(workers=[worker_pid])
     fake.processes(worker_pid)
     result["workers"] = fake.window(meter, WINDOW_S)[0].flags
+    seen = fake.window(meter, WINDOW_S)[0]
+    fake.processes()
+    unseen = fake.window(meter, WINDOW_S)[0]
+    result["unchecked"] = [seen.unchecked, unseen.unchecked, unseen.flags]
     fake.processes(worker_pid, 4242)
     result["foreign"] = fake.window(meter, WINDOW_S)[0].flags
     fake.processes(stranger)

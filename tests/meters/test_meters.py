@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -77,6 +78,34 @@ def test_a_requested_meter_that_cannot_be_read_is_refused(tmp_path: Path) -> Non
     with pytest.raises(UsageError, match="watts of one busy core"):
         meters.open("model")
     assert meters.open("none").reason == "energy was not requested (meter none)"
+
+
+@pytest.mark.parametrize(
+    ("meter", "device", "told"),
+    [
+        ("rapl", "cuda", "meter rapl does not read the GPU that computes. Use nvml, hwmon or auto."),
+        ("nvml:0", "cpu", "meter nvml:0 does not read the processor that computes. Use rapl, hwmon or auto."),
+    ],
+)
+def test_a_meter_of_another_device_than_what_computes_is_refused(
+    meter: str, device: str, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+    for module in (nvml, rapl):
+        monkeypatch.setattr(module, "open", lambda argument, worker_pids: opened.append(argument))
+    with pytest.raises(UsageError, match=re.escape(told)):
+        meters.open(meter, device)
+    assert not opened
+
+
+def test_a_meter_of_a_board_or_of_no_hardware_measures_both_devices(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree, open_hwmon = board(tmp_path / "board", {"VDD_IN": (5000, 2000)}), hwmon.open
+    monkeypatch.setattr(hwmon, "open", lambda argument, worker_pids: open_hwmon(root=tree))
+    for device in ("cpu", "cuda"):
+        assert meters.open("hwmon", device).name == "hwmon"
+        assert meters.open("model:5", device).name == "model:5"
 
 
 def board(root: Path, rails: dict[str, tuple[int, int]], *, power: bool = False) -> Path:

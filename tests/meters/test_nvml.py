@@ -8,12 +8,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from effx.host import gpus
 from tests.meters import fake
 from tests.meters.drive_nvml import UUIDS
 
@@ -112,6 +114,20 @@ def test_throttling_and_foreign_processes_are_flagged(result: dict[str, Any]) ->
     assert marks["graphics"] == ["foreign process 4343"]
     assert marks["throttled"] == ["throttled: SW power cap"]
     assert marks["busy floor"] is None
+
+
+def test_windows_in_which_the_driver_lists_no_worker_are_unchecked(result: dict[str, Any]) -> None:
+    seen, unseen, flags = result["marks"]["unchecked"]
+    assert seen == [] and flags == []
+    assert unseen == ["the driver lists no worker among the processes on the GPU: others may be hidden, too"]
+
+
+def test_a_driver_that_lists_no_processes_leaves_them_unchecked() -> None:
+    moment = gpus.Condition(None, None, None, None, None, None, None)
+    assert gpus.unseen_processes([moment, moment], {123}) == (
+        "the driver does not list the processes on the GPU",
+    )
+    assert gpus.unseen_processes([moment, replace(moment, pids=frozenset({7, 123}))], {123}) == ()
 
 
 def test_a_load_synchronous_with_the_sensor_makes_the_reading_suspect(result: dict[str, Any]) -> None:

@@ -68,10 +68,14 @@ def test_a_disturbed_idle_measurement_gives_no_idle_power() -> None:
 
 
 def test_other_work_on_the_processors_gives_no_idle_power(monkeypatch: pytest.MonkeyPatch) -> None:
-    busy_s = iter([0.0, 1.0] * 3)
-    monkeypatch.setattr(cpu, "busy_s", lambda: next(busy_s))
-    result = energy.idle(Steady([12.0, 12.0, 12.0]), 0.01, on_cpu=True)
-    assert isinstance(result, energy.NoIdle) and "other processes used" in result.reason
+    """A meter of the board of a Jetson reads them too, on a GPU too; that of a GPU does not."""
+    monkeypatch.setattr(cpu, "busy_s", iter(float(call % 2) for call in range(20)).__next__)
+    for name in ("rapl", "hwmon"):
+        meter = Steady([12.0, 12.0, 12.0])
+        meter.name = name
+        result = energy.idle(meter, 0.01)
+        assert isinstance(result, energy.NoIdle) and "other processes used" in result.reason
+    assert isinstance(energy.idle(Steady([12.0, 12.0, 12.0]), 0.01), Idle)
 
 
 def test_why_there_is_no_net_energy_is_recorded() -> None:
@@ -87,6 +91,14 @@ def test_net_energy_is_gross_minus_idle() -> None:
     assert result.interval == pytest.approx((9.5, 10.5))
     half = float(np.hypot(0.5, 2.0 * 0.1))
     assert result.net_interval == pytest.approx((7.0 - half, 7.0 + half))
+
+
+def test_one_window_has_no_interval_whatever_the_meter_states() -> None:
+    """Its bounds say how far the meter may be off, not how far another window would be."""
+    one = replace(window(1000.0, 10.0, 100, (9.9, 10.1)), interval_without_gain=(9.99, 10.01))
+    result = energy.of_windows([one], Steady([]), Idle(30.0, (28.0, 32.0), 15.0))
+    assert (result.joules_per_example, result.net) == (pytest.approx(10.0), pytest.approx(7.0))
+    assert (result.interval, result.interval_without_gain, result.net_interval) == (None, None, None)
 
 
 def test_net_energy_is_missing_without_idle_power() -> None:

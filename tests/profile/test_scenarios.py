@@ -146,6 +146,20 @@ def window(joules: float, seconds: float = 10.0, examples: int = 100, **more: An
     return EnergyWindow(seconds, examples, joules, seconds, joules / examples, **more)
 
 
+def test_integrated_power_does_not_agree_with_itself() -> None:
+    """Without a counter the joules are the integral: a comparison of the two says nothing."""
+    windows = [window(1000), window(1000)]
+    for source, passed in (("counter", True), ("integrated", None)):
+        energy = Energy(source, "fake", None, 10.0, None, 10.0, None, windows)  # type: ignore[arg-type]
+        (gate,) = [
+            each
+            for each in gates.energy(energy, Watched("fake"), operations=1e6)
+            if each.name == "counter-agreement"
+        ]
+        assert gate.passed is passed
+    assert gate.detail == "this meter has no energy counter: its joules are integrated power"
+
+
 class Watched(meters.Unavailable):
     """A meter of a device that draws up to 300 W."""
 

@@ -48,6 +48,10 @@ int cuDeviceGet(int *device, int ordinal) { *device = 0; return ordinal ? 101 : 
 int cuDevicePrimaryCtxRetain(void **context, int device) { *context = &blocks; return 0; }
 int cuCtxSetCurrent(void *context) { return context == &blocks ? 0 : 1; }
 int cuDeviceGetName(char *name, int size, int device) { strncpy(name, "Fake GPU", size); return 0; }
+int cuDeviceGetUuid(unsigned char *uuid, int device) {
+  for (int i = 0; i < 16; i++) uuid[i] = 0x11 * i;
+  return 0;
+}
 int cuDeviceGetAttribute(int *value, int which, int device) {
   *value = which == 75 ? 8 : which == 76 ? 9 : -1;
   return 0;
