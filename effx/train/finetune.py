@@ -207,8 +207,8 @@ def finetune(
             held_out_rows=len(held_out),
             head=loaded.head,
             source=train_rows.recorded_source,
-            # unknown if the encoder is a checkpoint, which may have been trained on other rows before
-            rows_digest=None if base else rows.rows_digest(every_row),
+            # unknown if the model is a checkpoint, or was fine-tuned elsewhere: it may have seen other rows
+            rows_digest=rows.rows_digest(every_row) if base is None and loaded.fresh else None,
             distillation=None if teacher is None else teacher.record(len(unlabelled)),
             processes=distributed.processes(),
             host=platform.processor() or platform.machine(),

@@ -4,7 +4,8 @@ Thresholds and schedules are chosen on training rows that the ramps are not trai
 validation split. Rows that the checkpoint itself was not trained on are preferred, because a model is
 more confident on rows it was trained on:
 
-    rows left out by the checkpoint's ``limit``, or held out for its early stopping    unseen
+    rows left out by ``limit`` and ``share`` of the checkpoint's trainings, or held    unseen
+    out for its early stopping
     if those are fewer than a tenth of the training rows, some of the latter as well   seen: reported,
                                                                                        and in the manifest
 Rows are compared by their digest, not by their path. Without a digest in the manifest, or with that of
@@ -20,7 +21,7 @@ import numpy as np
 
 from effx.data import DataSummary, Rows
 from effx.errors import UsageError
-from effx.manifests import BaselineRecord, CheckpointFacts, TrainingRecord
+from effx.manifests import BaselineRecord, CheckpointFacts, RowDraw, TrainingRecord
 from effx.specs.tasks import Task
 from effx.specs.training import TrainingSettings, rows_share_text
 
@@ -94,12 +95,11 @@ def split(
         apart: numbers of rows that are neither trained on nor held out; None: there are none.
     """
     apart = np.arange(0) if apart is None else apart
-    digest = training.rows_digest
+    digest = training.rows_digest if _draws_are_known(training) else None
     same = rows_digest(rows) == digest if digest else None
     trained = _trained(rows, training)
     before = np.arange(len(rows)) if same is False else trained
-    given = settings.limit is not None or settings.share is not None
-    fit = chosen(rows, settings) if given else trained
+    fit = chosen(rows, settings) if _are_given(settings) else trained
     unseen, fit = (np.setdiff1d(part, apart) for part in (np.setdiff1d(np.arange(len(rows)), before), fit))
     if same is not False and not len(unseen) and training.held_out_rows:
         unseen = np.setdiff1d(before[held_out(len(before), training.seed)], apart)
@@ -116,11 +116,44 @@ def split(
 
 def _trained(rows: Rows, training: TrainingRecord) -> np.ndarray:
     """Return the numbers of the rows that a checkpoint was trained on, if ``rows`` are those it had."""
-    recorded = training.settings
-    settings = TrainingSettings.of(
-        limit=training.limit, share=recorded.get("share"), seed=recorded.get("seed", 0)
+    draws = (chosen(rows, TrainingSettings.of(**draw.to_json())) for draw in draws_of(training))
+    return np.unique(np.concatenate([*draws]))
+
+
+def draws_of(training: TrainingRecord, settings: TrainingSettings | None = None) -> tuple[RowDraw, ...]:
+    """Return the draws of a checkpoint's rows, and that of a training that continues from it.
+
+    Args:
+        training: the checkpoint's manifest entry of that name.
+        settings: of the training that continues; None: there is none.
+    """
+    recorded = TrainingSettings.of(
+        limit=training.limit, share=training.settings.get("share"), seed=training.seed
     )
-    return chosen(rows, settings)
+    draws = training.draws or (_draw(recorded),)
+    if settings is not None and _are_given(settings):
+        draws = (*draws, _draw(settings))
+    return tuple(dict.fromkeys(draws))
+
+
+def _draw(settings: TrainingSettings) -> RowDraw:
+    seed = 0 if settings.share is None else settings.seed
+    return RowDraw(limit=settings.limit, share=settings.share, seed=seed)
+
+
+def _are_given(settings: TrainingSettings) -> bool:
+    """Whether settings say which rows to train on; otherwise they are those of the checkpoint."""
+    return settings.limit is not None or settings.share is not None
+
+
+def _draws_are_known(training: TrainingRecord) -> bool:
+    """Whether a manifest says all rows that were trained on.
+
+    Without draws, as in checkpoints of older releases, it says the limit of all trainings, but the share of
+    the last one alone; the checkpoint before may have seen more.
+    """
+    continued = training.kind in ("exits", "tokens")
+    return bool(training.draws) or not continued or training.settings.get("share") is None
 
 
 def validation_facts(

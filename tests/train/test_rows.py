@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+from typing import Any, Literal
+
 import numpy as np
 import pytest
 
 from effx.data import Rows
 from effx.errors import UsageError
+from effx.manifests import TrainingRecord
 from effx.specs.tasks import TASKS
 from effx.specs.training import FinetuneSettings, TrainingSettings
-from effx.train.rows import check_classes, chosen
+from effx.train.rows import check_classes, chosen, draws_of, rows_digest, split
 
 
 def rows(n: int) -> Rows:
@@ -60,3 +63,57 @@ def test_a_share_is_a_percentage_or_a_number_below_1() -> None:
     for wrong, message in (("1", "could mean"), ("0", "expected more than 0"), (2, "could mean")):
         with pytest.raises(UsageError, match=message):
             FinetuneSettings.of(share=wrong)
+
+
+def recorded(kind: Literal["finetune", "exits", "tokens"] = "finetune", **facts: Any) -> TrainingRecord:
+    """The record of a checkpoint that was trained on a part of 1,200 rows."""
+    settings = {name: facts.pop(name) for name in ("share", "seed") if name in facts}
+    return TrainingRecord(
+        kind=kind,
+        regime="full",
+        settings={"limit": facts.get("limit"), **settings},
+        rows_digest=rows_digest(rows(1200)),
+        **facts,
+    )
+
+
+def further(
+    before: TrainingRecord, kind: Literal["exits", "tokens"], settings: TrainingSettings
+) -> TrainingRecord:
+    """The record of exits or a token schedule on a checkpoint, as training writes it."""
+    return recorded(kind, limit=before.limit, share=settings.to_json()["share"], seed=settings.seed,
+                    draws=draws_of(before, settings))  # fmt: skip
+
+
+def test_rows_of_every_training_of_a_chain_count_as_seen() -> None:
+    """Fine-tuned on all rows, a token schedule on 20 % of them, then exits."""
+    source = rows(1200)
+    schedule = further(recorded(), "tokens", TrainingSettings.of(share="20%", seed=5))
+    fit, held, seen = split(source, schedule, TrainingSettings())
+    assert (len(fit), len(held), seen) == (1080, 120, 120)
+    part = further(recorded(share="30%", seed=1), "tokens", TrainingSettings.of(share="20%", seed=5))
+    both = {
+        row
+        for seed, share in ((1, "30%"), (5, "20%"))
+        for row in chosen(source, TrainingSettings.of(share=share, seed=seed))
+    }
+    fit, held, seen = split(source, part, TrainingSettings())
+    assert set(fit) == both and seen == 0
+    assert len(held) == 500 and not set(held) & both
+
+
+def test_a_chain_continues_on_the_rows_of_its_first_training() -> None:
+    """Fine-tuned on a share, a token schedule with the default rows, then exits with the default rows."""
+    source = rows(1200)
+    before = recorded(share="30%", seed=1)
+    schedule = further(before, "tokens", TrainingSettings.of(seed=5))
+    fit, held, seen = split(source, schedule, TrainingSettings())
+    assert np.array_equal(fit, chosen(source, TrainingSettings.of(share="30%", seed=1)))
+    assert len(fit) == 360 and not set(fit) & set(held) and seen == 0
+
+
+def test_what_older_releases_do_not_say_of_a_chain_is_unknown() -> None:
+    source = rows(1200)
+    assert split(source, recorded("tokens", share="20%"), TrainingSettings())[2] is None
+    fit, _, seen = split(source, recorded("tokens", limit=400), TrainingSettings())
+    assert len(fit) == 400 and seen == 0, "limits are nested: that of all trainings is recorded"

@@ -187,11 +187,12 @@ def multitask(
     if not distributed.is_first():
         distributed.wait()
         return [Checkpoint.open(folder) for folder in folders]
-    base = [Checkpoint.open(model_name).expenses()] if Checkpoint.is_at(model_name) else []
+    base = Checkpoint.open(model_name) if Checkpoint.is_at(model_name) else None
     written = _write(
         shared, loaded, everything, encoded, opened, taught, structures, stage, settings, folders, overwrite,
+        base,
         [
-            *base,
+            *(() if base is None else (base.expenses(),)),
             *(ticket.expenses() for ticket in opened.values()),
             *(teacher.expenses() for teacher in taught.values()),
         ],
@@ -457,6 +458,7 @@ def _write(
     settings: MultitaskSettings,
     folders: Sequence[Path],
     overwrite: bool,
+    base: Checkpoint | None,
     needed: Sequence[Sequence[Expense]],
 ) -> list[Checkpoint]:
     """Write every task's checkpoint: what its ticket uses of the shared encoder, and its head."""
@@ -493,7 +495,8 @@ def _write(
                 held_out_rows=len(part.held_out),
                 head=loaded[number].head,
                 source=each.train.recorded_source,
-                rows_digest=rows.rows_digest(each.every),
+                # unknown if the encoder is a checkpoint, which may have been trained on other rows before
+                rows_digest=None if base else rows.rows_digest(each.every),
                 distillation=None if teacher is None else teacher.record(0),
                 processes=distributed.processes(),
                 host=platform.processor() or platform.machine(),
