@@ -92,6 +92,8 @@ class TrainingRecord(Record):
     """Number of training rows."""
     held_out_rows: Count = 0
     """Training rows that early stopping was decided on."""
+    held_out_in_groups: bool = False
+    """Whether rows with the same texts were held out together; older releases drew single rows."""
     draws: tuple[RowDraw, ...] = ()
     """Rows that this training and those of the checkpoint before it had, together, of the rows of the digest;
     empty: those of limit and share in settings."""

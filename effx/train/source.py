@@ -186,7 +186,7 @@ def open_source(
     training = opened.manifest.training
     before = training.limit
     apart = left_out(everything, settings, rows_apart) if rows_apart else None
-    fit, held_out, seen = split(everything, training, settings, apart)
+    fit, held_out, seen = split(everything, training, settings, apart, task.behavior.group)
     if seen is None:
         progress.say(
             f"{opened.name}: it is unknown whether it was trained on the {len(held_out)} held-out rows; "

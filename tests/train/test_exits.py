@@ -163,7 +163,7 @@ def test_calibration_rows_are_rows_that_the_checkpoint_was_not_trained_on(rows_f
     fit, held, seen = split(
         rows, trained(rows_digest=digest, held_out_rows=16, settings={"seed": 4}), TrainingSettings()
     )
-    assert set(held) == set(held_out(160, 4)) and not set(held) & set(fit) and seen == 0
+    assert set(held) == set(held_out(rows, 4)) and not set(held) & set(fit) and seen == 0
     fit, held, seen = split(rows, trained(rows_digest=digest), TrainingSettings())
     assert len(held) == 16 and len(fit) == 144 and seen == 16
 
@@ -249,6 +249,26 @@ def test_rows_of_all_trainings_are_in_the_manifest_of_a_chain(
     assert part.exits.calibration.seen_in_training is False
     assert part.training.draws == (RowDraw(share=0.3, seed=1),)
     assert part.training.rows == 48 and part.exits.calibration.rows == 112
+
+
+def test_calibration_rows_whose_text_was_trained_on_are_seen(
+    encoders: dict[str, Path], rows_folder: Path, tmp_path: Path
+) -> None:
+    """Every text twice; nearly all texts are among 120 of the 160 rows."""
+    shutil.copytree(rows_folder, tmp_path / "rows")
+    train = tmp_path / "rows/train.jsonl"
+    train.write_text("".join(2 * train.read_text().splitlines(keepends=True)[:80]))
+    quick = FinetuneSettings.of(max_steps=1, max_length=32, limit=120, patience=1)
+    part = finetune("sst2", encoders["bert"], out=tmp_path, name="part", data_folder=tmp_path / "rows",
+                    settings=quick)  # fmt: skip
+    assert part.manifest.training.held_out_in_groups
+    every = data.load(part.task, "train", tmp_path / "rows")
+    trained = every.take(every.subset(120))
+    held = {trained.texts[number] for number in held_out(trained, 0)}
+    assert part.manifest.training.rows == sum(texts not in held for texts in trained.texts)
+    quick_exits = EarlyExitSettings.of(max_steps=1, depth=2.9)
+    result = exits.train(part.folder, out=tmp_path, settings=quick_exits).manifest.exits.calibration
+    assert result.seen_in_training is True and 8 <= result.rows <= 24
 
 
 def test_rows_of_a_model_that_was_fine_tuned_elsewhere_are_unknown(

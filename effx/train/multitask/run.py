@@ -330,7 +330,9 @@ def _encoded(
         train, validation = encoder(each.train.texts), encoder(each.validation.texts)
         for split in (train, validation):
             huggingface.check_encoded(model_name, split, models[0])
-        held_out = rows.held_out(len(train), settings.training.seed) if settings.patience else np.arange(0)
+        held_out = np.arange(0)
+        if settings.patience:
+            held_out = rows.held_out(each.train, settings.training.seed, each.task.behavior.group)
         summary = data.summarize(
             each.task, each.train, each.validation, lengths=train.lengths, max_length=encoder.max_length
         )
@@ -493,6 +495,7 @@ def _write(
                 regime="full",
                 rows=len(part.fit),
                 held_out_rows=len(part.held_out),
+                held_out_in_groups=settings.patience is not None,
                 head=loaded[number].head,
                 source=each.train.recorded_source,
                 # unknown if the encoder is a checkpoint, which may have been trained on other rows before
