@@ -55,6 +55,17 @@ class TrainingStage:
     """What these took together; None: there were none, or an earlier version wrote it."""
 
 
+class RowDraw(Record):
+    """Rows that limit, share and seed leave of a task's training rows."""
+
+    limit: Positive | None = None
+    """None: all."""
+    share: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Of the rows that the limit leaves; None: all."""
+    seed: Count = 0
+    """Of the share."""
+
+
 class TrainingRecord(Record):
     """How a checkpoint was trained."""
 
@@ -81,13 +92,18 @@ class TrainingRecord(Record):
     """Number of training rows."""
     held_out_rows: Count = 0
     """Training rows that early stopping was decided on."""
+    held_out_in_groups: bool = False
+    """Whether rows with the same texts were held out together; older releases drew single rows."""
+    draws: tuple[RowDraw, ...] = ()
+    """Rows that this training and those of the checkpoint before it had, together, of the rows of the digest;
+    empty: those of limit and share in settings."""
     head: str | None = None
     """Origin of the task head before training, in words; None: unknown."""
     source: str | None = None
     """Where the rows came from."""
     rows_digest: Digest | None = None
-    """Digest of the task's complete training rows; None: unknown, or trained from a checkpoint that may have
-    seen others."""
+    """Digest of the task's complete training rows; None: unknown, or trained from a model that may have seen
+    others: a checkpoint, or one that was fine-tuned elsewhere."""
     distillation: DistillationRecord | None = None
     """None: it learned from labels alone."""
     processes: Positive = 1

@@ -145,7 +145,9 @@ def finetune(
     encoded_validation = encoder(validation_rows.texts)
     for split in (encoded, encoded_validation):
         huggingface.check_encoded(str(model_name), split, model)
-    held_out = rows.held_out(len(train_rows), training.seed) if settings.patience else np.arange(0)
+    held_out = (
+        rows.held_out(train_rows, training.seed, task.behavior.group) if settings.patience else np.arange(0)
+    )
     fit_rows = np.setdiff1d(np.arange(len(train_rows)), held_out)
     without_label = np.arange(len(train_rows), len(train_rows) + len(unlabelled))
     labels = with_blanks(train_rows.labels, len(unlabelled))
@@ -205,10 +207,11 @@ def finetune(
             regime=settings.regime,
             rows=len(fit_rows),
             held_out_rows=len(held_out),
+            held_out_in_groups=settings.patience is not None,
             head=loaded.head,
             source=train_rows.recorded_source,
-            # unknown if the encoder is a checkpoint, which may have been trained on other rows before
-            rows_digest=None if base else rows.rows_digest(every_row),
+            # unknown if the model is a checkpoint, or was fine-tuned elsewhere: it may have seen other rows
+            rows_digest=rows.rows_digest(every_row) if base is None and loaded.fresh else None,
             distillation=None if teacher is None else teacher.record(len(unlabelled)),
             processes=distributed.processes(),
             host=platform.processor() or platform.machine(),

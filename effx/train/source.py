@@ -18,6 +18,7 @@ from effx.data import Rows
 from effx.encoding import Encoded, Encoder
 from effx.manifests import (
     CheckpointFacts,
+    RowDraw,
     TokensRecord,
     TokensValidation,
     TrainingRecord,
@@ -31,7 +32,7 @@ from effx.specs.tokens import TokenPruningSettings
 from effx.specs.training import TrainingSettings
 from effx.train import distributed, loop
 from effx.train.distillation import Distillation, Teacher
-from effx.train.rows import left_out, split, validation_facts
+from effx.train.rows import draws_of, left_out, split, validation_facts
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,8 @@ class ContinuedTraining:
     """Whether the checkpoint was trained on any of the held-out rows; None: unknown."""
     rows_digest: str | None
     """Digest of all training rows; None: the checkpoint may have been trained on others."""
+    draws: tuple[RowDraw, ...]
+    """Which of them the result was trained on."""
     validation: Rows
     data_record: DataRecord | None
 
@@ -133,6 +136,7 @@ class ContinuedTraining:
                 rows=len(self.rows),
                 source=self.rows.recorded_source,
                 rows_digest=self.rows_digest,
+                draws=self.draws,
                 distillation=None if teacher is None else teacher.record(0),
             ),
             **validation_facts(
@@ -182,7 +186,7 @@ def open_source(
     training = opened.manifest.training
     before = training.limit
     apart = left_out(everything, settings, rows_apart) if rows_apart else None
-    fit, held_out, seen = split(everything, training, settings, apart)
+    fit, held_out, seen = split(everything, training, settings, apart, task.behavior.group)
     if seen is None:
         progress.say(
             f"{opened.name}: it is unknown whether it was trained on the {len(held_out)} held-out rows; "
@@ -205,6 +209,7 @@ def open_source(
         max(before, settings.limit or before) if before is not None else None,
         None if seen is None else seen > 0,
         training.rows_digest if seen is not None else None,
+        draws_of(training, settings),
         validation,
         data.recorded(task, rows_source),
     )

@@ -14,7 +14,7 @@ from effx.artifacts import Checkpoint
 from effx.encoding import Encoded, Encoder
 from effx.errors import UsageError
 from effx.export import export_all
-from effx.manifests import ExitCalibration, RemovedCounts, TicketRecord, TrainingRecord
+from effx.manifests import ExitCalibration, RemovedCounts, RowDraw, TicketRecord, TrainingRecord
 from effx.models import add_ramps, checkpoints, evaluate, load, prune, save, structure
 from effx.models.exits import rule_of
 from effx.specs import exit_rules
@@ -163,7 +163,7 @@ def test_calibration_rows_are_rows_that_the_checkpoint_was_not_trained_on(rows_f
     fit, held, seen = split(
         rows, trained(rows_digest=digest, held_out_rows=16, settings={"seed": 4}), TrainingSettings()
     )
-    assert set(held) == set(held_out(160, 4)) and not set(held) & set(fit) and seen == 0
+    assert set(held) == set(held_out(rows, 4)) and not set(held) & set(fit) and seen == 0
     fit, held, seen = split(rows, trained(rows_digest=digest), TrainingSettings())
     assert len(held) == 16 and len(fit) == 144 and seen == 16
 
@@ -225,6 +225,63 @@ def test_training_rows_are_recognised_in_another_folder(
     schedule = TokenPruningSettings.of(schedule=(1, 1, 0.5), max_steps=1)
     short = tokens.train(part.folder, out=tmp_path, data_folder="moved", settings=schedule)
     assert calibration(short.folder, "i").seen_in_training is None
+
+
+def test_rows_of_all_trainings_are_in_the_manifest_of_a_chain(
+    encoders: dict[str, Path], rows_folder: Path, tmp_path: Path
+) -> None:
+    """160 rows, all of them fine-tuned on, or 30 %; then a token schedule, and exits."""
+    quick = FinetuneSettings.of(max_steps=1, max_length=32)
+    schedule = TokenPruningSettings.of(schedule=(1, 1, 0.5), max_steps=1, seed=5)
+    quick_exits = EarlyExitSettings.of(max_steps=1, depth=2.9)
+
+    def chain(name: str, first: FinetuneSettings, second: TokenPruningSettings) -> Checkpoint:
+        before = finetune("sst2", encoders["bert"], out=tmp_path, name=name, data_folder=rows_folder,
+                          settings=first)  # fmt: skip
+        pruned = tokens.train(before.folder, out=tmp_path, name=f"{name}-tokens", settings=second)
+        return exits.train(pruned.folder, out=tmp_path, name=f"{name}-exits", settings=quick_exits)
+
+    everything = chain("all", quick, schedule.replace(share="20%")).manifest
+    assert everything.exits.calibration.seen_in_training is True
+    assert everything.training.draws == (RowDraw(), RowDraw(share=0.2, seed=5))
+    assert everything.training.rows == 144
+    part = chain("part", quick.replace(share="30%", seed=1), schedule).manifest
+    assert part.exits.calibration.seen_in_training is False
+    assert part.training.draws == (RowDraw(share=0.3, seed=1),)
+    assert part.training.rows == 48 and part.exits.calibration.rows == 112
+
+
+def test_calibration_rows_whose_text_was_trained_on_are_seen(
+    encoders: dict[str, Path], rows_folder: Path, tmp_path: Path
+) -> None:
+    """Every text twice; nearly all texts are among 120 of the 160 rows."""
+    shutil.copytree(rows_folder, tmp_path / "rows")
+    train = tmp_path / "rows/train.jsonl"
+    train.write_text("".join(2 * train.read_text().splitlines(keepends=True)[:80]))
+    quick = FinetuneSettings.of(max_steps=1, max_length=32, limit=120, patience=1)
+    part = finetune("sst2", encoders["bert"], out=tmp_path, name="part", data_folder=tmp_path / "rows",
+                    settings=quick)  # fmt: skip
+    assert part.manifest.training.held_out_in_groups
+    every = data.load(part.task, "train", tmp_path / "rows")
+    trained = every.take(every.subset(120))
+    held = {trained.texts[number] for number in held_out(trained, 0)}
+    assert part.manifest.training.rows == sum(texts not in held for texts in trained.texts)
+    quick_exits = EarlyExitSettings.of(max_steps=1, depth=2.9)
+    result = exits.train(part.folder, out=tmp_path, settings=quick_exits).manifest.exits.calibration
+    assert result.seen_in_training is True and 8 <= result.rows <= 24
+
+
+def test_rows_of_a_model_that_was_fine_tuned_elsewhere_are_unknown(
+    checkpoint: Checkpoint, encoders: dict[str, Path], rows_folder: Path, tmp_path: Path
+) -> None:
+    """Its head has the task's labels and is kept."""
+    load(checkpoint.folder).save_pretrained(tmp_path / "model")
+    checkpoints.tokenizer(checkpoint.folder).save_pretrained(tmp_path / "model")
+    few = FinetuneSettings.of(max_steps=1, max_length=32, limit=100)
+    for model, known in ((tmp_path / "model", False), (encoders["bert"], True)):
+        trained = finetune("sst2", model, out=tmp_path, name=f"known-{known}", data_folder=rows_folder,
+                           settings=few)  # fmt: skip
+        assert (trained.manifest.training.rows_digest is not None) == known, trained.manifest.training.head
 
 
 def test_the_loss_of_token_pruning_is_not_counted_as_loss_of_exits(

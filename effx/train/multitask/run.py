@@ -187,11 +187,12 @@ def multitask(
     if not distributed.is_first():
         distributed.wait()
         return [Checkpoint.open(folder) for folder in folders]
-    base = [Checkpoint.open(model_name).expenses()] if Checkpoint.is_at(model_name) else []
+    base = Checkpoint.open(model_name) if Checkpoint.is_at(model_name) else None
     written = _write(
         shared, loaded, everything, encoded, opened, taught, structures, stage, settings, folders, overwrite,
+        base,
         [
-            *base,
+            *(() if base is None else (base.expenses(),)),
             *(ticket.expenses() for ticket in opened.values()),
             *(teacher.expenses() for teacher in taught.values()),
         ],
@@ -329,7 +330,9 @@ def _encoded(
         train, validation = encoder(each.train.texts), encoder(each.validation.texts)
         for split in (train, validation):
             huggingface.check_encoded(model_name, split, models[0])
-        held_out = rows.held_out(len(train), settings.training.seed) if settings.patience else np.arange(0)
+        held_out = np.arange(0)
+        if settings.patience:
+            held_out = rows.held_out(each.train, settings.training.seed, each.task.behavior.group)
         summary = data.summarize(
             each.task, each.train, each.validation, lengths=train.lengths, max_length=encoder.max_length
         )
@@ -457,6 +460,7 @@ def _write(
     settings: MultitaskSettings,
     folders: Sequence[Path],
     overwrite: bool,
+    base: Checkpoint | None,
     needed: Sequence[Sequence[Expense]],
 ) -> list[Checkpoint]:
     """Write every task's checkpoint: what its ticket uses of the shared encoder, and its head."""
@@ -491,9 +495,11 @@ def _write(
                 regime="full",
                 rows=len(part.fit),
                 held_out_rows=len(part.held_out),
+                held_out_in_groups=settings.patience is not None,
                 head=loaded[number].head,
                 source=each.train.recorded_source,
-                rows_digest=rows.rows_digest(each.every),
+                # unknown if the encoder is a checkpoint, which may have been trained on other rows before
+                rows_digest=None if base else rows.rows_digest(each.every),
                 distillation=None if teacher is None else teacher.record(0),
                 processes=distributed.processes(),
                 host=platform.processor() or platform.machine(),

@@ -32,6 +32,9 @@ from effx.specs.tasks import Task
 from effx.structure import Layer, Structure
 from effx.train.distillation import HeadLoss
 
+_STEPS = "steps_of_rows"
+"""Name in the state of AdamW: steps of each row of a parameter, or column, if only some tasks train it."""
+
 
 def union(structures: Sequence[Structure]) -> Structure:
     """Return the structure with every head, FFN neuron and layer that one of ``structures`` has.
@@ -192,11 +195,24 @@ class SharedModel(nn.Module):
 
 
 class HoldOthers(TrainerCallback):  # type: ignore[misc]
-    """Undoes what the optimizer does outside the ticket of the batch's task: to weights and to moments."""
+    """Undoes what the optimizer does outside the ticket of the batch's task: to weights and to moments.
+
+    AdamW divides its moments by a correction that depends on the number of steps, of which it counts one for
+    a whole parameter. Rows that some tasks do not train have had fewer steps; theirs are counted apart, in
+    the optimizer's state, and their update is that of their own number of steps (Kingma and Ba 2015,
+    algorithm 1).
+    """
 
     def __init__(self, model: SharedModel) -> None:
         self._model = model
         self._before: list[tuple[Slice, torch.Tensor, dict[str, torch.Tensor]]] = []
+        self._axes = {
+            part.parameter: len(part.index) - 1
+            for parts in model.outside
+            for part in parts
+            if part.index is not None
+        }
+        """Parameter of which some task trains only a part -> the axis of the parts."""
 
     def on_pre_optimizer_step(
         self, args: Any, state: Any, control: Any, optimizer: Any = None, **_: Any
@@ -214,11 +230,49 @@ class HoldOthers(TrainerCallback):  # type: ignore[misc]
 
     def on_optimizer_step(self, args: Any, state: Any, control: Any, optimizer: Any = None, **_: Any) -> None:
         """Write the remembered entries back; moments that are new begin at zero."""
+        self._correct(optimizer)
         for part, weights, moments in self._before:
             part.parameter.data[part.index] = weights
             for name, value in _moments(optimizer, part.parameter).items():
                 value[part.index] = moments.get(name, torch.zeros_like(value[part.index]))
         self._before = []
+
+    @torch.no_grad()
+    def _correct(self, optimizer: Any) -> None:
+        """Count the step for the rows that were trained; correct those with fewer than AdamW counted."""
+        outside = {part.parameter: part.index for part, _, _ in self._before}
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                moments = optimizer.state.get(parameter, {})
+                axis = self._axes.get(parameter)
+                if axis is None or parameter.grad is None or "exp_avg" not in moments:
+                    continue  # Adamax corrects nothing
+                steps = moments.setdefault(
+                    _STEPS, torch.zeros(parameter.shape[axis], device=parameter.device)
+                )
+                trained = torch.ones_like(steps, dtype=torch.bool)
+                if (index := outside.get(parameter)) is not None:
+                    trained[index[axis]] = False
+                steps += trained
+                counted = moments["step"].to(steps.device)
+                rows = (trained & (steps < counted)).nonzero().flatten()
+                if not len(rows):
+                    continue
+                shape = [-1 if at == axis else 1 for at in range(parameter.dim())]
+                mean, square = (moments[name].index_select(axis, rows) for name in ("exp_avg", "exp_avg_sq"))
+                taken, due = (
+                    _adam_update(mean, square, number, group["betas"], group["eps"])
+                    for number in (counted, steps[rows].view(shape))
+                )
+                parameter.index_add_(axis, rows, taken - due, alpha=float(group["lr"]))
+
+
+def _adam_update(
+    mean: torch.Tensor, square: torch.Tensor, steps: torch.Tensor, betas: tuple[float, float], eps: float
+) -> torch.Tensor:
+    """Return what Adam subtracts at learning rate 1, from its moments after ``steps`` steps."""
+    first, second = ((1 - beta ** steps.double()).to(mean.dtype) for beta in betas)
+    return mean / first / ((square / second).sqrt() + eps)
 
 
 def _moments(optimizer: Any, parameter: nn.Parameter) -> dict[str, torch.Tensor]:

@@ -307,6 +307,18 @@ def test_the_checkpoint_of_a_task_is_fine_tuned_further(
     assert further.manifest.metrics == plain[0].manifest.metrics
 
 
+def test_what_a_checkpoint_was_trained_on_before_is_unknown(
+    plain: list[Checkpoint], encoders: dict[str, Path], data_folders: dict[str, Path], tmp_path: Path
+) -> None:
+    """A pretrained encoder was trained on no row of the tasks."""
+    settings = SETTINGS.replace(max_steps=1, limit=20)
+    for model, known in ((plain[0].folder, False), (encoders["bert"], True)):
+        trained = multitask(TASKS, model, out=tmp_path, name=f"known-{known}", data_folders=data_folders,
+                            settings=settings)  # fmt: skip
+        for checkpoint in trained:
+            assert (checkpoint.manifest.training.rows_digest is not None) == known
+
+
 def test_every_row_is_in_one_batch_of_its_task() -> None:
     lengths = [np.arange(37) % 9, np.arange(5), np.arange(20)]
     epoch = batches.order(lengths, 8, np.random.default_rng(0))
