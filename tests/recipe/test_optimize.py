@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,6 +24,8 @@ from effx.optimize.check import check
 from effx.optimize.choosing_predictions import ChoosingPredictions
 from effx.optimize.cost_table import CostTable
 from effx.recipe import sweeps
+from effx.recipe.execute import settle
+from effx.recipe.execute.protocol import CellInputs, CellSpec, LocalPaths, SourceCell
 from effx.recipe.graph import optimize as cells
 from effx.recipe.graph.cells import CellBuilder
 from effx.recipe.graph.plan import Artifacts
@@ -30,11 +33,13 @@ from effx.recipe.language.recipe import BackendEntry
 from effx.specs.data import DataSettings, DataSource
 from effx.specs.exits import EarlyExitSettings
 from effx.specs.optimize import OptimizeSettings
+from effx.specs.stages import RecoveryStage
 from effx.specs.tokens import TokenPruningSettings
 from effx.specs.training import FinetuneSettings
 from effx.specs.workloads import SINGLE_STREAM
 from effx.train import rows as row_numbers
 from effx.train import tokens
+from effx.train.distillation import Teacher
 from tests import cache as caches
 from tests.conftest import write_rows
 from tests.meters import fake
@@ -156,6 +161,45 @@ def test_rows_that_choose_are_not_trained_on(workspace: Path, checkpoint: Checkp
         fit, held, _ = row_numbers.split(rows, before.manifest.training, exits, apart)
         assert after.manifest.training.rows == len(fit)
         assert not set(apart) & {*fit, *held}
+
+
+def test_further_texts_that_choose_or_prove_are_not_trained_on(
+    checkpoint: Checkpoint, rows_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """The file has all rows of the task: those that are not trained on are left out, others are not."""
+    train, validation = (data.load(checkpoint.task, split, rows_folder) for split in ("train", "validation"))
+    new = [(f"a new text, number {number}",) for number in range(20)]
+    further = [*train.texts, *validation.texts, *new]
+    write_rows(tmp_path / "texts.jsonl", [{"sentence": text} for (text,) in further])
+    seen: list[tuple[str, ...]] = []
+    prepare = Teacher.prepare
+
+    def watched(self: Teacher, student: Any, encoded: Any, texts: list[tuple[str, ...]]) -> None:
+        seen.extend(texts)
+        prepare(self, student, encoded, texts)
+
+    monkeypatch.setattr(Teacher, "prepare", watched)
+    settings = RecoveryStage.of(
+        task="sst2", limit=100, share=0.5, max_steps=1, batch_size=4, text_digest="0" * 64
+    )
+    sources = tuple(
+        SourceCell(stage, "tiny", "k", str(checkpoint.folder.parent)) for stage in ("one-shot", "given")
+    )
+    paths = LocalPaths(data=DataSource(str(rows_folder)), unlabelled=str(tmp_path / "texts.jsonl"))
+    settle.function("recovery")(
+        CellSpec(str(tmp_path), "k", "recovery", "tiny-2x", settings.to_json(), paths, CellInputs(), sources),
+        tmp_path,
+    )
+    trained = [train.texts[row] for row in row_numbers.chosen(train, settings.finetune.training)]
+    assert len(trained) == 50
+    kept = [text for text in further if text in {*trained, *new} - {*validation.texts}]
+    assert seen == [*trained, *kept]
+    record = Checkpoint.open(tmp_path / "tiny-2x").manifest.training.distillation
+    assert record is not None
+    left_out = len(further) - len(kept)
+    assert (record.unlabelled_rows, record.unlabelled_left_out) == (len(kept), left_out)
+    assert f"unlabelled data: {left_out} of {len(further)} rows are left out" in capsys.readouterr().err
 
 
 def test_the_structure_fits_the_cost_table(workspace: Path) -> None:
