@@ -193,7 +193,7 @@ def _check_unreduced(opened: Checkpoint) -> None:
     structure = opened.manifest.structure
     shapes = {(len(layer.heads), layer.intermediate) for layer in structure.layers}
     reduced = len(shapes) != 1 or 0 in next(iter(shapes)) or opened.manifest.sparsity is not None
-    if reduced or structure.exits or structure.tokens is not None:
+    if reduced or structure.exits or structure.prunes_tokens:
         raise UsageError(
             f"{opened.name} is reduced already: expected a fine-tuned model with all its heads and neurons.",
             settings="checkpoint",
