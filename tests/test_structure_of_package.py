@@ -44,6 +44,7 @@ FLOORS: dict[str, set[str]] = {
     "structure": {"errors"},
     "data": {"corpus", "errors", "files", "formatting", "host", "progress", "records", "specs"},
     "records": {"errors"},
+    "model_files": {"errors", "records", "specs"},
     "costs": {"records", "specs"},
     "row_slices": {"specs"},
     "manifests": {"costs", "errors", "records", "specs", "stats", "structure"},

@@ -26,6 +26,10 @@ from effx.stats.metrics import METRICS
 
 _TIMES = ("latency", "throughput")
 _AGREEMENT = "{} on the unreduced model's own predictions"
+_OF_AGREEMENT = (
+    "the rows have no labels: scores say for how many different texts answers are those of the unreduced "
+    "model, not how often they are right"
+)
 
 
 @dataclass(frozen=True)
@@ -139,6 +143,8 @@ def answer(
     *,
     by_agreement: bool = False,
     choosing: ChoosingRows | None = None,
+    overlap: int = 0,
+    different_texts: int | None = None,
 ) -> OptimizedAnswer:
     """Return which engine of a session to deploy.
 
@@ -148,16 +154,13 @@ def answer(
         workload: in which cost and score are compared.
         by_agreement: whether the labels of the rows are the unreduced model's own predictions.
         choosing: rows that choose which engines are tested; None: every cheaper engine is.
+        overlap: rows that prove whose texts are also those of training rows.
+        different_texts: of the rows that prove, where many are repeated; None: few are.
 
     Raises:
         UsageError: no unreduced fp32 engine, or none with a value of the objective.
     """
-    remarks: list[str] = []
-    if by_agreement:
-        remarks.append(
-            "the rows have no labels: scores say how often answers are those of the unreduced model, not how "
-            "often they are right"
-        )
+    remarks = [_OF_AGREEMENT] if by_agreement else []
     able = [run for run in runs if not run.withdrawn("quality")]
     remarks += [
         f"{run.name} is left out: its quality is unavailable: {run.withdrawn('quality')}"
@@ -182,6 +185,7 @@ def answer(
     others = [run for run, _ in known if run is not baseline]
     cohorts.check([baseline, *others], energy=settings.objective == "energy")
     labels = cohorts.shared_labels([baseline, *others])
+    remarks += rows_remarks(len(labels), overlap, different_texts)
     chosen_on = _choosing(choosing, baseline, others)
     metric = METRICS[baseline.quality.metric]
     tested = fixed_sequence.prove(
@@ -233,6 +237,29 @@ def answer(
         unproven=_unproven(baseline, others, outcome, settings, cost_of, proven[:1]),
         remarks=remarks,
     )
+
+
+def rows_remarks(rows: int, overlap: int, different_texts: int | None) -> list[str]:
+    """Return why the rows that prove may prove less than they seem to.
+
+    Args:
+        rows: how many there are.
+        overlap: those whose texts are also those of training rows.
+        different_texts: their number, where many texts are repeated; None: few are.
+    """
+    remarks = []
+    if overlap:
+        remarks.append(
+            f"{overlap} of the {rows} validation rows are also training rows: engines may lose more on new "
+            "ones"
+        )
+    if different_texts is not None:
+        remarks.append(
+            f"the {rows} validation rows have {different_texts} different texts, and the proof takes them as "
+            "independent: that is right for rows that were drawn at random, and too good if all rows of a "
+            "text were drawn together. If so, give each text once"
+        )
+    return remarks
 
 
 def _choosing(rows: ChoosingRows | None, baseline: Run, others: Sequence[Run]) -> Choosing | None:

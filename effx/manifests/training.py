@@ -31,6 +31,8 @@ class DistillationRecord(Record):
     """Layers whose outputs were compared; 0: predictions alone."""
     unlabelled_rows: Count = 0
     """Rows without labels that it was trained on too."""
+    unlabelled_left_out: Count = 0
+    """Rows without labels that it was not trained on, as they are also rows that choose or prove."""
 
     @model_validator(mode="after")
     def _known(self) -> Self:

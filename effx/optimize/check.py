@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from effx import data, engines, meters
+from effx import data, engines, meters, progress
+from effx.analysis import optimized
 from effx.artifacts import Checkpoint
 from effx.errors import MissingExtraError, UsageError
 from effx.export.build import refusal
@@ -27,6 +29,8 @@ from effx.specs.tasks import Task
 from effx.stats import noninferiority
 from effx.train.source import check_trainable
 
+_LEAST_EFFECTIVE = 0.95
+"""Of the rows; repeated texts that cost less are not remarked."""
 _SAVED_BY_EXITS = ("latency", "cpu_time", "energy")
 _USUAL = ("onnxruntime", "openvino")
 _USUAL_ON_GPU = ("tensorrt", "onnxruntime", "torch")
@@ -52,6 +56,10 @@ class Checked:
     """Training rows that choose which engines are tested."""
     also_trained: tuple[str, ...]
     """``exits`` and ``tokens``, whichever are trained on every model."""
+    overlap: int
+    """Validation rows whose texts are also those of training rows."""
+    different_texts: int | None
+    """Of the validation rows, where many are repeated; None: few are."""
 
 
 def check(
@@ -118,14 +126,23 @@ def check(
     by_agreement = location is not None and location.settings.unlabelled
     if location is not None and by_agreement:
         location = predicted_labels.label(opened, location, labelled, settings.seed)
-    training_rows = len(data.load(task, "train", location))
-    _check_rows(len(data.load(task, "validation", location)), settings)
+    train, validation = (data.load(task, split, location) for split in ("train", "validation"))
+    training_rows = len(train)
+    _check_rows(len(validation), settings)
+    known = {*train.texts}
+    overlap = sum(text in known for text in validation.texts)
+    different_texts = _different_texts(validation.texts)
+    for remark in optimized.rows_remarks(len(validation), overlap, different_texts):
+        progress.say(f"{task.name}: {remark}")
     share, choosing_rows = choosing.share(
         training_rows, settings.limit, settings.choosing_rows, calibrated=bool(also_trained)
     )
     if all(backends.get(name).default_device == device for name in able):
         device = None
-    return Checked(checkpoint, task, location, able, device, by_agreement, share, choosing_rows, also_trained)
+    return Checked(
+        checkpoint, task, location, able, device, by_agreement, share, choosing_rows, also_trained, overlap,
+        different_texts,
+    )  # fmt: skip
 
 
 def _also_trained(opened: Checkpoint, settings: OptimizeSettings, workload: BuiltFor) -> tuple[str, ...]:
@@ -176,7 +193,7 @@ def _check_unreduced(opened: Checkpoint) -> None:
     structure = opened.manifest.structure
     shapes = {(len(layer.heads), layer.intermediate) for layer in structure.layers}
     reduced = len(shapes) != 1 or 0 in next(iter(shapes)) or opened.manifest.sparsity is not None
-    if reduced or structure.exits or structure.tokens is not None:
+    if reduced or structure.exits or structure.prunes_tokens:
         raise UsageError(
             f"{opened.name} is reduced already: expected a fine-tuned model with all its heads and neurons.",
             settings="checkpoint",
@@ -218,6 +235,17 @@ def _backends(variant: variants.Variant, wanted: Sequence[str], device_name: str
     if not able or (wanted and reasons):
         raise UsageError(f"variant {variant.text}: {'; '.join(reasons)}.", settings=("variant", "backends"))
     return tuple(able)
+
+
+def _different_texts(texts: Sequence[tuple[str, ...]]) -> int | None:
+    """Return how many texts differ, if rows are repeated so often that they prove clearly less; else None.
+
+    Rows of which all of a text were drawn together count as n^2 / sum of squared counts (Kish 1965, "Survey
+    Sampling", section 5.4), where a text has the same answer in all its rows.
+    """
+    counts = Counter(texts).values()
+    effective = len(texts) ** 2 / sum(count**2 for count in counts)
+    return len(counts) if effective < _LEAST_EFFECTIVE * len(texts) else None
 
 
 def _check_rows(rows: int, settings: OptimizeSettings) -> None:

@@ -138,12 +138,18 @@ def prune(
             the engine is measured anyway. Then latency is reduced if the table has no energy that adds up.
 
     Raises:
-        UsageError: the table is of another encoder or did not pass its check, or the speed-up cannot be
-            reached or is there already.
+        UsageError: the checkpoint has exits or a token schedule; the table is of another encoder or did not
+            pass its check; or the speed-up cannot be reached or is there already.
         ArtifactError: the checkpoint is missing or damaged.
         DataError: the rows do not fit the task.
     """
     opened = Checkpoint.open(checkpoint)
+    reduced = opened.manifest.structure
+    if reduced.exits or reduced.prunes_tokens:
+        raise UsageError(
+            f"{opened.name} has exits or a token schedule, which depend on its weights: prune the checkpoint "
+            "before them, then train exits or tokens on the result.", settings="checkpoint",
+        )  # fmt: skip
     folder = output.new_folder(out, name or f"{opened.name}-pruned{settings.speedup:g}x", overwrite)
     model, task = checkpoints.load(opened), opened.task
     check_table(table, model, opened, settings.objective, strict=strict)

@@ -2,6 +2,9 @@
 
 Whatever is scored on them is scored by its agreement with the checkpoint: how many answers of a reduced model
 are the same, not how many are right.
+
+Rows with equal texts are all trained on, or none is. Those that prove would not be independent then, so that
+each of their texts is there once: engines are compared on different texts, however often they occur.
 """
 
 from __future__ import annotations
@@ -31,7 +34,7 @@ def label(opened: Checkpoint, source: DataSource, folder: Path, seed: int) -> Da
         opened: the checkpoint that predicts.
         source: rows without labels.
         folder: for the two files; they are replaced.
-        seed: of the division; rows with equal texts are in the same part.
+        seed: of the division; rows with equal texts are in the same part, as validation rows once.
 
     Raises:
         UsageError: the kind of the task has no single label for a row.
@@ -54,11 +57,20 @@ def label(opened: Checkpoint, source: DataSource, folder: Path, seed: int) -> Da
     names = [task.labels[int(value)] if task.labels else float(value) for value in predicted]
     order = np.random.default_rng((seed, 12)).permutation(len(distinct))
     training = {distinct[index] for index in order[: int(TRAINING_SHARE * len(distinct))]}
-    for split, wanted in (("train", True), ("validation", False)):
+    label_of = dict(zip(texts, names, strict=True))
+    parts = {
+        "train": [row for row in texts if row in training],
+        "validation": [row for row in label_of if row not in training],
+    }
+    progress.say(
+        f"{opened.name}: {len(parts['train'])} rows train, {len(parts['validation'])} different texts prove"
+    )
+    for split, rows in parts.items():
         lines = [
-            json.dumps({**dict(zip(task.columns, row, strict=True)), "label": name}, ensure_ascii=False)
-            for row, name in zip(texts, names, strict=True)
-            if (row in training) == wanted
+            json.dumps(
+                {**dict(zip(task.columns, row, strict=True)), "label": label_of[row]}, ensure_ascii=False
+            )
+            for row in rows
         ]
         folder.mkdir(parents=True, exist_ok=True)
         files.write_atomic(folder / f"{split}.jsonl", ("\n".join(lines) + "\n").encode())

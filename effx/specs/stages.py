@@ -334,6 +334,10 @@ class AnswerStage(Settings):
     workload: BuiltFor = "single"
     by_agreement: bool = False
     """Whether the labels of the rows are the given checkpoint's own predictions."""
+    overlap: int = 0
+    """Validation rows whose texts are also those of training rows."""
+    different_texts: int | None = None
+    """Of the validation rows, where many are repeated; None: few are."""
 
 
 class ExportStage(Settings):

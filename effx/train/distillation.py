@@ -55,6 +55,8 @@ class Distillation:
     settings: DistillationSettings = DistillationSettings()
     unlabelled: str | Path | None = None
     """File of further texts, without labels, that the student is trained on too."""
+    apart: frozenset[tuple[str, ...]] = frozenset()
+    """Texts of rows that the student must not have seen: further texts that are equal are left out."""
 
     def of_predictions(self) -> Distillation:
         """Return the same without hidden states: of a model with several heads, predictions are compared."""
@@ -117,7 +119,7 @@ class Teacher:
                 f"the teacher {self.checkpoint.name} predicts {_predicts(theirs)}, the task "
                 f"{_predicts(task)}: use a checkpoint of this task.", settings="teacher",
             )  # fmt: skip
-        self._task, self._student_model = task, student_model
+        self._task, self._student_model, self._distillation = task, student_model, distillation
         self._model = load(self.checkpoint)
         self._model.requires_grad_(False)
         self._logits: np.ndarray | None = None
@@ -292,11 +294,12 @@ class Teacher:
             settings=self.settings.to_json(),
             hidden_layers=len(self._pairs),
             unlabelled_rows=unlabelled_rows,
+            unlabelled_left_out=_divided(self._distillation, self._task)[1],
         )
 
 
 def further_texts(distillation: Distillation | None, task: Task) -> list[tuple[str, ...]]:
-    """Return the texts that a student is trained on without labels.
+    """Return the texts that a student is trained on without labels, and say how many are left out.
 
     Raises:
         UsageError: the kind of the task has labels for parts of its rows.
@@ -309,8 +312,23 @@ def further_texts(distillation: Distillation | None, task: Task) -> list[tuple[s
             f"unlabelled data: tasks of the kind {task.kind} need labels for every row.",
             settings="unlabelled_data",
         )
+    texts, left_out = _divided(distillation, task)
+    if left_out:
+        progress.say(
+            f"unlabelled data: {left_out} of {len(texts) + left_out} rows are left out: their texts are also "
+            "those of rows that choose or prove"
+        )
+    return texts
+
+
+def _divided(distillation: Distillation, task: Task) -> tuple[list[tuple[str, ...]], int]:
+    """Return the texts of the file that the student may see, and how many it may not."""
+    if distillation.unlabelled is None:
+        return [], 0
     source = DataSource(str(distillation.unlabelled), DataSettings(unlabelled=True))
-    return data.load_to_measure(task, source).texts
+    every = data.load_to_measure(task, source).texts
+    texts = [text for text in every if text not in distillation.apart]
+    return texts, len(every) - len(texts)
 
 
 def with_blanks(labels: np.ndarray, rows: int) -> np.ndarray:

@@ -101,6 +101,17 @@ def test_rows_that_would_prove_are_counted() -> None:
     assert rows > N
 
 
+def test_rows_that_prove_less_than_they_seem_to_are_remarked() -> None:
+    runs, settings = session(), OptimizeSettings.of(max_drop=0.01)
+    assert answer(runs, settings, SINGLE_STREAM).remarks == []
+    result = answer(runs, settings, SINGLE_STREAM, overlap=7, different_texts=300)
+    assert result.engine is not None
+    first, second = result.remarks
+    assert first.startswith(f"7 of the {N} validation rows are also training rows")
+    assert second.startswith(f"the {N} validation rows have 300 different texts, and the proof takes them as")
+    assert first in optimized_text.text(result) and second in optimized_text.markdown(result)
+
+
 def test_each_objective_has_its_cost() -> None:
     runs = session(lost=3, joules=0.05, offline_per_s=400.0)
     by_size = found(runs, objective="size")

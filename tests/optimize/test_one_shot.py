@@ -23,8 +23,11 @@ from effx.models.reconstruction import problems, reconstruct
 from effx.optimize import one_shot
 from effx.optimize.cost_table import CostTable
 from effx.optimize.one_shot import _Comparison, _identity, _Layer, _may_go, _Option, _target
+from effx.specs.exits import EarlyExitSettings
 from effx.specs.optimize import OneShotSettings
 from effx.specs.tasks import TASKS
+from effx.specs.tokens import TokenPruningSettings
+from effx.train import exits, tokens
 from tests.models import tiny
 from tests.optimize.test_cost_table import check, cost, values
 
@@ -246,4 +249,27 @@ def test_wrong_inputs(
     assert run(given) == 2
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("effx: ")]
     assert len(lines) == 1 and message in lines[0]
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("kind", ["exits", "tokens"])
+def test_what_depends_on_the_weights_is_refused(
+    kind: str, checkpoint: Checkpoint, rows_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exits and token schedules would stay, without the records that say how they were chosen."""
+    given: dict[str, Any] = {"out": tmp_path, "name": "x", "data_folder": rows_folder}
+    if kind == "exits":
+        exits.train(checkpoint.folder, settings=EarlyExitSettings.of(epochs=0.1, batch_size=8), **given)
+    else:
+        schedule = TokenPruningSettings.of(schedule=(0.9, 0.6, 0.4), epochs=0.1, batch_size=8)
+        tokens.train(checkpoint.folder, settings=schedule, **given)
+    costs = write_table(tmp_path / "costs.json", checkpoint)
+    capsys.readouterr()
+    command = ["train", "prune", str(tmp_path / "x"), "--costs", str(costs), "--data", str(rows_folder),
+               "-o", str(tmp_path / "out"), "--rows", "32", "--speedup", "2"]  # fmt: skip
+    assert run(command) == 2
+    assert capsys.readouterr().err.strip() == (
+        "effx: x has exits or a token schedule, which depend on its weights: prune the checkpoint before "
+        "them, then train exits or tokens on the result."
+    )
     assert not (tmp_path / "out").exists()

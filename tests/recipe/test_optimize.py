@@ -6,7 +6,9 @@ import json
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,22 +21,26 @@ from effx.encoding import Encoder
 from effx.errors import UsageError
 from effx.models import evaluate, load
 from effx.optimize import choosing, predicted_labels
-from effx.optimize.check import check
+from effx.optimize.check import Checked, check
 from effx.optimize.choosing_predictions import ChoosingPredictions
 from effx.optimize.cost_table import CostTable
 from effx.recipe import sweeps
+from effx.recipe.execute import settle
+from effx.recipe.execute.protocol import CellInputs, CellSpec, LocalPaths, SourceCell
 from effx.recipe.graph import optimize as cells
-from effx.recipe.graph.cells import CellBuilder
+from effx.recipe.graph.cells import Cell, CellBuilder
 from effx.recipe.graph.plan import Artifacts
 from effx.recipe.language.recipe import BackendEntry
 from effx.specs.data import DataSettings, DataSource
 from effx.specs.exits import EarlyExitSettings
 from effx.specs.optimize import OptimizeSettings
+from effx.specs.stages import RecoveryStage
 from effx.specs.tokens import TokenPruningSettings
 from effx.specs.training import FinetuneSettings
 from effx.specs.workloads import SINGLE_STREAM
 from effx.train import rows as row_numbers
 from effx.train import tokens
+from effx.train.distillation import Teacher
 from tests import cache as caches
 from tests.conftest import write_rows
 from tests.meters import fake
@@ -158,6 +164,45 @@ def test_rows_that_choose_are_not_trained_on(workspace: Path, checkpoint: Checkp
         assert not set(apart) & {*fit, *held}
 
 
+def test_further_texts_that_choose_or_prove_are_not_trained_on(
+    checkpoint: Checkpoint, rows_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """The file has all rows of the task: those that are not trained on are left out, others are not."""
+    train, validation = (data.load(checkpoint.task, split, rows_folder) for split in ("train", "validation"))
+    new = [(f"a new text, number {number}",) for number in range(20)]
+    further = [*train.texts, *validation.texts, *new]
+    write_rows(tmp_path / "texts.jsonl", [{"sentence": text} for (text,) in further])
+    seen: list[tuple[str, ...]] = []
+    prepare = Teacher.prepare
+
+    def watched(self: Teacher, student: Any, encoded: Any, texts: list[tuple[str, ...]]) -> None:
+        seen.extend(texts)
+        prepare(self, student, encoded, texts)
+
+    monkeypatch.setattr(Teacher, "prepare", watched)
+    settings = RecoveryStage.of(
+        task="sst2", limit=100, share=0.5, max_steps=1, batch_size=4, text_digest="0" * 64
+    )
+    sources = tuple(
+        SourceCell(stage, "tiny", "k", str(checkpoint.folder.parent)) for stage in ("one-shot", "given")
+    )
+    paths = LocalPaths(data=DataSource(str(rows_folder)), unlabelled=str(tmp_path / "texts.jsonl"))
+    settle.function("recovery")(
+        CellSpec(str(tmp_path), "k", "recovery", "tiny-2x", settings.to_json(), paths, CellInputs(), sources),
+        tmp_path,
+    )
+    trained = [train.texts[row] for row in row_numbers.chosen(train, settings.finetune.training)]
+    assert len(trained) == 50
+    kept = [text for text in further if text in {*trained, *new} - {*validation.texts}]
+    assert seen == [*trained, *kept]
+    record = Checkpoint.open(tmp_path / "tiny-2x").manifest.training.distillation
+    assert record is not None
+    left_out = len(further) - len(kept)
+    assert (record.unlabelled_rows, record.unlabelled_left_out) == (len(kept), left_out)
+    assert f"unlabelled data: {left_out} of {len(further)} rows are left out" in capsys.readouterr().err
+
+
 def test_the_structure_fits_the_cost_table(workspace: Path) -> None:
     table = CostTable.read(next((workspace / "costs").glob("*/costs.json")))
     structure = Checkpoint.open(workspace / "checkpoints" / "tiny-1.5x").manifest.structure
@@ -198,18 +243,8 @@ def test_a_gpu_is_the_device_of_every_cell_that_builds_or_measures(
     checked = check(checkpoint.folder, settings, "single", str(rows_folder), ("torch",), "none", labelled,
                     device="cuda")  # fmt: skip
     assert asked == [("torch", "cuda")] and checked.device == "cuda"
-    entries = [BackendEntry(backend=name, device=checked.device) for name in checked.backends]
-    recipe = sweeps.recipe_of("optimize", checked.task.name, {}, tmp_path / "w", checked.rows, None, None,
-                              backends=tuple(entries))  # fmt: skip
-    chosen = tmp_path / "chosen"
-    files.write_json(chosen / "fastest.json", {"backend": "torch"})
-
-    def add(builder: CellBuilder, artifacts: Artifacts) -> None:
-        cells.add(builder, recipe.tasks[0], checked, settings, lambda cell: chosen, workload="single",
-                  meter="none", host="host", unlabelled=None)  # fmt: skip
-
-    plan = sweeps.planned(recipe, add)
-    built = [each.cell for each in plan.entries.values() if each.cell.stage in ("export", "costs")]
+    planned_cells = planned(checked, settings, tmp_path)
+    built = [cell for cell in planned_cells.values() if cell.stage in ("export", "costs")]
     assert {cell.name for cell in built} == {
         "tiny.fp32.torch.cuda", "tiny.fp16.torch.cuda", "tiny-1.5x.fp16.torch.cuda",
         "tiny.fp16.torch.cuda.single",
@@ -225,6 +260,56 @@ def test_on_the_default_device_nothing_is_named(
         checked = check(checkpoint.folder, settings, "single", str(rows_folder), ("onnxruntime",), "none",
                         tmp_path / "labelled", device=device)  # fmt: skip
         assert (checked.backends, checked.device) == (("onnxruntime",), None)
+
+
+def test_rows_that_prove_less_than_they_seem_to_are_said_before_the_work_and_in_the_answer(
+    checkpoint: Checkpoint, rows_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Three validation rows are training rows; a third of them is one text."""
+    train, validation = (
+        [json.loads(line) for line in (rows_folder / f"{split}.jsonl").read_text().splitlines()]
+        for split in ("train", "validation")
+    )
+    known = {row["sentence"] for row in train}
+    new = [row for row in validation if row["sentence"] not in known][:60]
+    repeated = tmp_path / "repeated"
+    write_rows(repeated / "train.jsonl", train)
+    write_rows(repeated / "validation.jsonl", [*new, *[new[0]] * 27, *train[:3]])
+    settings = OptimizeSettings.of(**{**VALUES, "also": ("none",)})
+
+    def checked(folder: Path) -> Checked:
+        return check(checkpoint.folder, settings, "single", str(folder), ("onnxruntime",), "none",
+                     tmp_path / "labelled")  # fmt: skip
+
+    usual = checked(rows_folder)
+    overlap = sum(row["sentence"] in known for row in validation)
+    assert (usual.overlap, usual.different_texts) == (overlap, None)
+    capsys.readouterr()
+    few = checked(repeated)
+    texts = {row["sentence"] for row in [*new, *train[:3]]}
+    assert (few.overlap, few.different_texts) == (3, len(texts))
+    printed = capsys.readouterr().err
+    assert "3 of the 90 validation rows are also training rows" in printed
+    assert f"the 90 validation rows have {len(texts)} different texts" in printed
+    answer = planned(few, settings, tmp_path)["answer tiny"].settings
+    assert (answer.overlap, answer.different_texts) == (3, len(texts))
+
+
+def planned(
+    checked: Checked, settings: OptimizeSettings, tmp_path: Path, *, host: str = "host"
+) -> dict[str, Cell]:
+    """Return all cells by their ids, as if the first backend had been chosen."""
+    entries = [BackendEntry(backend=name, device=checked.device) for name in checked.backends]
+    recipe = sweeps.recipe_of("optimize", checked.task.name, {}, tmp_path / "w", checked.rows, None, None,
+                              backends=tuple(entries))  # fmt: skip
+    chosen = tmp_path / "chosen"
+    files.write_json(chosen / "fastest.json", {"backend": checked.backends[0]})
+
+    def add(builder: CellBuilder, artifacts: Artifacts) -> None:
+        cells.add(builder, recipe.tasks[0], checked, settings, lambda cell: chosen, workload="single",
+                  meter="none", host=host, unlabelled=None)  # fmt: skip
+
+    return {name: entry.cell for name, entry in sweeps.planned(recipe, add).entries.items()}
 
 
 @pytest.mark.usefixtures("without_gpu")
@@ -317,14 +402,20 @@ def test_rows_without_labels_get_those_that_the_model_predicts(
     train, validation = (data.load(checkpoint.task, split, rows) for split in ("train", "validation"))
     assert not {*train.texts} & {*validation.texts}
     assert {*train.texts, *validation.texts} == {(text,) for text in texts}
-    assert len(train) + len(validation) == len(texts) + 30
+    counts = Counter([*texts, *texts[:30]])
+    assert Counter(train.texts) == {(text,): counts[text] for (text,) in train.texts}
+    assert max(Counter(train.texts).values()) == 2
+    assert {counts[text] for (text,) in validation.texts} == {1, 2}
+    assert len({*validation.texts}) == len(validation)  # rows of one text would not be independent
     model, encoder = load(checkpoint.folder), Encoder(checkpoint.folder, checkpoint.max_length)
     for part in (train, validation):
         predicted = evaluate.predictions(model, encoder(part.texts), checkpoint.task)
         assert np.array_equal(part.labels, predicted)
     command = ["optimize", str(checkpoint.folder), "--data", str(file), "--unlabelled", *OPTIONS]
     assert run([*command, "-o", str(tmp_path / "w"), "--max-drop", "0.5", "--dry-run"]) == 0
-    assert "predict 280 rows without labels" in capsys.readouterr().err
+    printed = capsys.readouterr().err
+    assert "predict 280 rows without labels" in printed
+    assert f"{len(train)} rows train, {len(validation)} different texts prove" in printed
     assert not (tmp_path / "w").exists()
 
 

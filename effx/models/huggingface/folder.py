@@ -17,19 +17,17 @@ import huggingface_hub
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 
-from effx import records
-from effx.errors import ArtifactError, UsageError, one_line, printable
+from effx import model_files, records
+from effx.errors import ArtifactError, UsageError, one_line
 from effx.models import families
 from effx.quiet import quiet
 from effx.specs.sentence_transformers import POOLING_FILE
 
 _SENTENCEPIECE_FILES = ("sentencepiece.bpe.model", "spiece.model", "spm.model", "tokenizer.model")
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", *_SENTENCEPIECE_FILES)
-_WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
-_OTHER_WEIGHTS = ("tf_model.h5", "flax_model.msgpack", "model.ckpt.index", "model.onnx", "openvino_model.xml")
 _MAX_LAYERS = 1024
 _ADAPTER = "adapter_config.json"
-_DOWNLOADED = ["*.json", "*.txt", "*.model", "*.safetensors"]
+_DOWNLOADED = [*model_files.PATTERNS]
 
 
 @dataclass(frozen=True)
@@ -188,29 +186,10 @@ def _read_json(name: str, path: Path) -> Mapping[str, Any]:
 
 
 def _weight_files(name: str, path: Path) -> tuple[Path, ...]:
-    for file in _WEIGHT_FILES:
-        index = path / f"{file}.index.json"
-        if (path / file).is_file():
-            return (path / file,)
-        if index.is_file():
-            return _shards(name, index)
-    other = [file for file in _OTHER_WEIGHTS if (path / file).is_file()]
-    hint = f"; {other[0]} cannot be imported: save the PyTorch model with save_pretrained" if other else ""
-    raise wrong(name, f"the folder has no model.safetensors or pytorch_model.bin{hint}")
-
-
-def _shards(name: str, index: Path) -> tuple[Path, ...]:
-    """Return the weight files that an index names, all of them in its folder."""
-    names = _read_json(name, index).get("weight_map")
-    if not isinstance(names, dict) or not names:
-        raise wrong(name, f"{index.name} names no shards")
-    for shard in names.values():
-        if not isinstance(shard, str) or Path(shard).name != shard or "\0" in shard:
-            raise wrong(name, f"{index.name} names {printable(str(shard))}: expected files of its folder")
-    shards = tuple(index.with_name(shard) for shard in sorted(set(names.values())))
-    if absent := [shard.name for shard in shards if not shard.is_file()]:
-        raise wrong(name, f"the shard {absent[0]} of {index.name} is missing")
-    return shards
+    try:
+        return model_files.weights(path)
+    except model_files.ModelFilesError as error:
+        raise wrong(name, str(error)) from error
 
 
 def _download(name: str) -> Path:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from effx import records
+from effx import model_files, records
 from effx.errors import ArtifactError, one_line
 from effx.specs.sentence_transformers import (
     CONFIG_FILE,
@@ -69,7 +69,7 @@ def sentence_encoder(folder: Path) -> SentenceEncoder | None:
         raise OtherEncoderError(
             f"{MODULES_FILE}: the Transformer is in {modules[0][1]}, and expected in the folder itself"
         )
-    active = _active(_read(folder / modules[1][1] / "config.json"))
+    active = _active(_read(model_files.module_config(folder, modules[1][1])))
     if len(active) != 1 or active[0] not in POOLING_SWITCHES.values():
         raise OtherEncoderError(
             f"its pooling is {' and '.join(active) or 'not stated'}: effx computes mean and cls"
@@ -102,20 +102,10 @@ def _modules(folder: Path) -> list[tuple[str, str]]:
     Raises:
         OtherEncoderError: it is not a list of modules.
     """
-    path = folder / MODULES_FILE
-    if not path.is_file():
-        return []
     try:
-        value = records.read_foreign_list(path)
-    except ArtifactError as error:
+        return model_files.modules(folder)
+    except model_files.ModelFilesError as error:
         raise OtherEncoderError(str(error)) from error
-    modules = []
-    for entry in value:
-        kind, inside = (entry.get("type"), entry.get("path")) if isinstance(entry, dict) else (None, None)
-        if not isinstance(kind, str) or not isinstance(inside, str) or Path(inside).name != inside:
-            raise OtherEncoderError(f"{MODULES_FILE}: expected a type and a path for each module")
-        modules.append((kind.rpartition(".")[2], inside))
-    return modules
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import effx
-from effx import data, files
+from effx import data, files, model_files
 from effx.errors import EffxError
 from effx.specs import backends as backend_rows
 from effx.specs.data import DataSource
@@ -36,7 +36,6 @@ from effx.specs.stages import STAGES
 from effx.specs.tasks import Task
 
 _ROOT = Path(effx.__file__).parent
-_MODEL_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.py", "1_Pooling/config.json")
 _WITHOUT_EFFECT = {
     "__init__.py", "errors.py", "files.py", "progress.py", "quiet.py", "host/memory.py", "artifacts.py",
     "records.py", "signals.py", "scratch.py", "host/locks.py", "profile/journal.py",
@@ -102,7 +101,7 @@ class Digests:
         folder = Path(source)
         if not folder.is_dir():
             return {"hub": source}
-        paths = sorted({path for pattern in _MODEL_FILES for path in folder.glob(pattern) if path.is_file()})
+        paths = model_files.deciding(folder)
         return {path.relative_to(folder).as_posix(): self.file(path) for path in paths}
 
     def code(self, stage: str, backends: Sequence[str] = (), meter: str | None = None) -> str:

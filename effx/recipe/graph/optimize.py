@@ -95,9 +95,12 @@ def add(
     answer = builder.add(
         "answer",
         made.name,
-        AnswerStage(optimize=settings, workload=workload, by_agreement=checked.by_agreement),
+        AnswerStage(
+            optimize=settings, workload=workload, by_agreement=checked.by_agreement,
+            overlap=checked.overlap, different_texts=checked.different_texts,
+        ),
         sources=(session.id, *(cell.id for cell in choosing)),
-    )
+    )  # fmt: skip
     builder.add("report", made.name, ReportStage(), sources=(session.id, answer.id))
 
 

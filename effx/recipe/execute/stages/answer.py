@@ -29,6 +29,8 @@ def run(cell: CellSpec, out: Path) -> StageOutput:
         built_for(settings.workload),
         by_agreement=settings.by_agreement,
         choosing=chosen_on,
+        overlap=settings.overlap,
+        different_texts=settings.different_texts,
     )
     folder = out / cell.name
     folder.mkdir()
