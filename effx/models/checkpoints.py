@@ -5,6 +5,7 @@ Weights are safetensors only: pickles are never loaded.
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Unpack
@@ -78,6 +79,7 @@ def save(
             _add(temporary / _WEIGHTS, markers(model))
             with files.os_errors(temporary / "tokenizer.json"):
                 tokenizer.save_pretrained(temporary)
+            _name_class(temporary / "tokenizer_config.json")
             _unpadded(temporary / "tokenizer.json", facts.get("max_length"), tokenizer.truncation_side)
             if families.of(model).embeds(model):
                 _write_sentence_files(model, temporary, facts.get("max_length") or position_limit(model))
@@ -237,6 +239,13 @@ def versions() -> dict[str, str]:
         "torch": str(torch.__version__),
         "transformers": transformers.__version__,
     }
+
+
+def _name_class(path: Path) -> None:
+    """Name the class that reads tokenizer.json as it is by the name that transformers 4 knows too."""
+    settings = json.loads(path.read_bytes())
+    if settings.get("tokenizer_class") == "TokenizersBackend":
+        files.write_json(path, {**settings, "tokenizer_class": "PreTrainedTokenizerFast"})
 
 
 def _unpadded(path: Path, max_length: int | None, truncation_side: str) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -250,9 +251,15 @@ def build(
     if opened.reduction:
         prune(model, heads=opened.reduction.heads, neurons=opened.reduction.neurons)
     of_words = task.behavior.of_words
-    tokenizer = tokenizers.load(
+    read = tokenizers.load(
         folder, trust_remote_code=trust_remote_code, prefix_space=of_words and not plan.keep
     )
+    tokenizer = read.tokenizer
+    if read.rebuilt:
+        notes.append(
+            f"its tokenizer.json is followed: transformers {transformers.__version__} would build "
+            f"{' and '.join(read.rebuilt)} of its tokenizer anew, and can give other token ids"
+        )
     tokenizers.check_vocabulary(folder.name, tokenizer, model.get_input_embeddings().num_embeddings)
     notes += tokenizers.notes(tokenizer, token_types=family.token_types, of_words=of_words)
     tokenizer.padding_side = "right"

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from tokenizers import Tokenizer
+from tokenizers.normalizers import BertNormalizer
+from tokenizers.pre_tokenizers import ByteLevel
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from effx.encoding import Encoded, Encoder
 from effx.errors import MissingExtraError, one_line
@@ -16,12 +20,31 @@ from effx.models import families
 from effx.models.huggingface.folder import ModelFolder, building, needs_sentencepiece, wrong
 
 _COMPARED_ROWS = 512
+_FILE = "tokenizer.json"
+_PARTS = {"normalizer": "the normalizer", "pre_tokenizer": "the pre-tokenizer", "model": "the model",
+          "added_tokens": "added tokens"}  # fmt: skip
+"""Keys of tokenizer.json that decide the ids besides the template, and their names in notes."""
+
+
+@dataclass(frozen=True)
+class LoadedTokenizer:
+    """A model's tokenizer, and what its class in transformers would have changed."""
+
+    tokenizer: PreTrainedTokenizerBase
+    rebuilt: tuple[str, ...] = ()
+    """Parts of tokenizer.json that its class replaces, in words; empty: none, or there is no such file."""
 
 
 def load(
     folder: ModelFolder, *, trust_remote_code: bool = False, prefix_space: bool = False
-) -> PreTrainedTokenizerBase:
-    """Return the tokenizer of a model.
+) -> LoadedTokenizer:
+    """Return the tokenizer of a model, as its tokenizer.json says where it has one.
+
+    Several classes of transformers 5, as BertTokenizer and DebertaV2Tokenizer, take the vocabulary from
+    tokenizer.json alone and build the rest anew, so that other ids can result than those that the model was
+    trained on. As in transformers 4, the file decides here, but for what tokenizer_config.json says of the
+    case, accents and Chinese characters of BERT's normalizer, and of the space before the first word of a
+    byte-level tokenizer.
 
     Args:
         folder: of the model.
@@ -40,18 +63,79 @@ def load(
         )
     _check_settings(folder)
     with building(folder.name, "a tokenizer", "tokenizer_config.json"):
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            folder.path, trust_remote_code=trust_remote_code
-        )
-        if prefix_space and lacks_prefix_space(tokenizer):
-            tokenizer = AutoTokenizer.from_pretrained(
-                folder.path, trust_remote_code=trust_remote_code, add_prefix_space=True
-            )
-    if not getattr(tokenizer, "is_fast", False):
-        raise wrong(folder.name, "its tokenizer cannot be saved as tokenizer.json")
-    if tokenizer.pad_token_id is None:
+        loaded = _read(folder, trust_remote_code)
+        if prefix_space and lacks_prefix_space(loaded.tokenizer):
+            loaded = _read(folder, trust_remote_code, add_prefix_space=True)
+    if loaded.tokenizer.pad_token_id is None:
         raise wrong(folder.name, "its tokenizer has no padding token (pad_token in tokenizer_config.json)")
-    return tokenizer
+    return loaded
+
+
+def _read(folder: ModelFolder, trust_remote_code: bool, **options: bool) -> LoadedTokenizer:
+    # where code of the repository may run, transformers 5 reads tokenizer.json in another way
+    trust = trust_remote_code and "auto_map" in folder.tokenizer_config
+    built: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+        folder.path, trust_remote_code=trust, **options
+    )
+    if not getattr(built, "is_fast", False):
+        raise wrong(folder.name, "its tokenizer cannot be saved as tokenizer.json")
+    general = type(built) is PreTrainedTokenizerFast or not type(built).__module__.startswith("transformers.")
+    if general or not (folder.path / _FILE).is_file():
+        return LoadedTokenizer(built)
+    stated = _as_stated(folder, built, options)
+    types = "token_type_ids" in built.model_input_names
+    rebuilt = _differences(built.backend_tokenizer, stated.backend_tokenizer, types=types)
+    return LoadedTokenizer(stated, rebuilt) if rebuilt else LoadedTokenizer(built)
+
+
+def _as_stated(
+    folder: ModelFolder, built: PreTrainedTokenizerBase, options: Mapping[str, bool]
+) -> PreTrainedTokenizerBase:
+    """Return the tokenizer of tokenizer.json, with the settings that ``built`` has from elsewhere."""
+    stated: PreTrainedTokenizerBase = PreTrainedTokenizerFast.from_pretrained(folder.path, **options)
+    vocabulary = stated.get_vocab()
+    defaults = {
+        name: token
+        for name, token in built.special_tokens_map.items()
+        if isinstance(token, str) and getattr(stated, name, None) is None and token in vocabulary
+    }
+    stated.add_special_tokens(defaults)
+    stated.model_input_names = list(built.model_input_names)
+    backend, normalizer = stated.backend_tokenizer, built.backend_tokenizer.normalizer
+    if isinstance(backend.normalizer, BertNormalizer) and isinstance(normalizer, BertNormalizer):
+        backend.normalizer.lowercase = normalizer.lowercase
+        backend.normalizer.strip_accents = normalizer.strip_accents
+        backend.normalizer.handle_chinese_chars = normalizer.handle_chinese_chars
+    if isinstance(backend.pre_tokenizer, ByteLevel):
+        settings = {**folder.tokenizer_config, **options}
+        backend.pre_tokenizer.add_prefix_space = settings.get("add_prefix_space") is True
+    return stated
+
+
+def _differences(built: Tokenizer, stated: Tokenizer, *, types: bool) -> tuple[str, ...]:
+    """Return in which parts two tokenizers differ, in words; empty: they give the same ids.
+
+    Args:
+        built: by a class of transformers.
+        stated: by tokenizer.json.
+        types: whether token types are used.
+    """
+    ours, theirs = (_parts(tokenizer) for tokenizer in (built, stated))
+    different = [words for key, words in _PARTS.items() if ours[key] != theirs[key]]
+    if not different:  # the same template can be written in several ways
+        for pair in (("a",), ("a", "a")):
+            left, right = (tokenizer.encode(*pair) for tokenizer in (built, stated))
+            if left.ids != right.ids or (types and left.type_ids != right.type_ids):
+                return ("the template",)
+    return tuple(different)
+
+
+def _parts(tokenizer: Tokenizer) -> dict[str, Any]:
+    parts: dict[str, Any] = json.loads(tokenizer.to_str())
+    model = parts["model"]
+    if model["type"] == "Unigram":  # scores are rounded on the way through JSON
+        model["vocab"] = [token for token, _ in model["vocab"]]
+    return parts
 
 
 def lacks_prefix_space(tokenizer: PreTrainedTokenizerBase) -> bool:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from tokenizers import ByteLevelBPETokenizer
+from tokenizers import ByteLevelBPETokenizer, Tokenizer, models, normalizers, pre_tokenizers, processors
+from tokenizers import trainers as tokenizer_trainers
 from transformers import AutoModelForTokenClassification, AutoTokenizer, RobertaConfig, RobertaTokenizer
 
 from effx import corpus
@@ -16,6 +19,7 @@ from effx.encoding import Encoder
 from effx.errors import UsageError
 from effx.models import pretrained, save
 from effx.models.huggingface import load
+from effx.models.huggingface.load import Loaded
 from effx.specs.heads import HeadSettings
 from effx.specs.kinds import KINDS
 from effx.specs.tasks import TASKS, Task
@@ -82,8 +86,6 @@ def test_random_settings_are_read_as_transformers_reads_them(
 
 def test_the_saved_tokenizer_alone_cuts_the_same_end(encoders: dict[str, Path], tmp_path: Path) -> None:
     """Other clients of an engine read tokenizer.json, not tokenizer_config.json."""
-    from tokenizers import Tokenizer
-
     folder = tmp_path / "m"
     classifier(encoders["bert"], folder, NLI)
     config = json.loads((folder / "tokenizer_config.json").read_text())
@@ -182,3 +184,141 @@ def test_words_of_a_byte_level_tokenizer_have_a_space_before_them(tmp_path: Path
             assert ids == plain(text)["input_ids"]
             reloaded = AutoTokenizer.from_pretrained(saved.folder)
             assert ids == reloaded(list(words), is_split_into_words=True)["input_ids"]
+
+
+def _replaced(stored: dict[str, Any]) -> None:
+    underscore = {"type": "Replace", "pattern": {"String": "_"}, "content": " "}
+    stored["normalizer"] = {"type": "Sequence", "normalizers": [underscore, stored["normalizer"]]}
+
+
+def _split_at_spaces(stored: dict[str, Any]) -> None:
+    stored["pre_tokenizer"] = {"type": "WhitespaceSplit"}
+
+
+def _without_end(stored: dict[str, Any]) -> None:
+    for template in ("single", "pair"):
+        del stored["post_processor"][template][-1]
+
+
+def _short_words(stored: dict[str, Any]) -> None:
+    stored["model"]["max_input_chars_per_word"] = 5
+
+
+FOREIGN_TEXTS = ("it_was a (warm) film", "undeniably_good \u00a0 story", "²ﬁ", "<brand> film <brand>.")
+
+
+def _expected(path: Path, texts: tuple[str, ...]) -> list[list[int]]:
+    """Ids by the tokenizers library alone."""
+    plain = Tokenizer.from_file(str(path))
+    plain.no_padding()
+    plain.no_truncation()
+    return [encoding.ids for encoding in plain.encode_batch(list(texts))]
+
+
+def _assert_read_as_stated(loaded: Loaded, expected: list[list[int]], folder: Path) -> None:
+    made = save(loaded.model, folder, tokenizer=loaded.tokenizer, task=TASKS["mnli"], max_length=32)
+    encoded = Encoder(made.folder, 32)([(text,) for text in FOREIGN_TEXTS])
+    parts = [encoded.ids[encoded.offsets[row] : encoded.offsets[row + 1]] for row in range(len(encoded))]
+    assert [part.tolist() for part in parts] == expected
+    assert loaded.tokenizer(list(FOREIGN_TEXTS))["input_ids"] == expected
+    assert AutoTokenizer.from_pretrained(made.folder)(list(FOREIGN_TEXTS))["input_ids"] == expected
+    again = load(made.folder, TASKS["mnli"])
+    assert again.tokenizer(list(FOREIGN_TEXTS))["input_ids"] == expected
+    settings = json.loads((made.folder / "tokenizer_config.json").read_text())
+    assert settings["tokenizer_class"] == "PreTrainedTokenizerFast"  # transformers 4 has no other name for it
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (_replaced, "the normalizer"),
+        (_split_at_spaces, "the pre-tokenizer"),
+        (_without_end, "the template"),
+        (_short_words, "the model"),
+    ],
+)
+@pytest.mark.parametrize("tokenizer_class", ["BertTokenizerFast", "BertTokenizer", None])
+def test_tokenizer_json_is_followed_where_transformers_would_rebuild_it(
+    change: Callable[[dict[str, Any]], None],
+    words: str,
+    tokenizer_class: str | None,
+    encoders: dict[str, Path],
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "m"
+    classifier(encoders["bert"], folder, NLI)
+    stored = json.loads((folder / "tokenizer.json").read_text())
+    change(stored)
+    (folder / "tokenizer.json").write_text(json.dumps(stored))
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    settings = {**settings, "tokenizer_class": tokenizer_class}
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps({key: value for key, value in settings.items() if value is not None})
+    )
+    loaded = load(folder, TASKS["mnli"])
+    assert [note for note in loaded.notes if "tokenizer.json is followed" in note and words in note]
+    _assert_read_as_stated(loaded, _expected(folder / "tokenizer.json", FOREIGN_TEXTS), tmp_path / "c")
+
+
+@pytest.mark.parametrize("lower_case", [True, False])
+def test_case_is_a_setting_of_tokenizer_config(
+    lower_case: bool, encoders: dict[str, Path], tmp_path: Path
+) -> None:
+    folder = tmp_path / "m"
+    classifier(encoders["bert"], folder, NLI)
+    stored = json.loads((folder / "tokenizer.json").read_text())
+    _short_words(stored)
+    stored["normalizer"]["lowercase"] = not lower_case
+    (folder / "tokenizer.json").write_text(json.dumps(stored))
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    settings = {**settings, "tokenizer_class": "BertTokenizerFast", "do_lower_case": lower_case}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    stored["normalizer"]["lowercase"] = lower_case
+    (tmp_path / "expected.json").write_text(json.dumps(stored))
+    texts = ("It Was A Film", "ÜBER")
+    loaded = load(folder, TASKS["mnli"])
+    assert loaded.tokenizer(list(texts))["input_ids"] == _expected(tmp_path / "expected.json", texts)
+
+
+@pytest.mark.parametrize("model", ["unigram", "bpe"])
+@pytest.mark.parametrize("tokenizer_class", ["BertTokenizerFast", None])
+def test_a_bert_with_another_model_of_tokens(
+    model: str, tokenizer_class: str | None, encoders: dict[str, Path], tmp_path: Path
+) -> None:
+    folder = tmp_path / "m"
+    specials = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    trained = Tokenizer(models.Unigram() if model == "unigram" else models.BPE(unk_token="[UNK]"))
+    trained.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
+    trained.pre_tokenizer = pre_tokenizers.Metaspace()
+    trainer: Any = (
+        tokenizer_trainers.UnigramTrainer(vocab_size=300, special_tokens=specials, unk_token="[UNK]")
+        if model == "unigram"
+        else tokenizer_trainers.BpeTrainer(vocab_size=300, special_tokens=specials, show_progress=False)
+    )
+    trained.train_from_iterator(corpus.texts("train")[:500], trainer)
+    trained.add_tokens(["<brand>"])
+    trained.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
+    )
+    classifier(encoders["bert"], folder, NLI)
+    trained.save(str(folder / "tokenizer.json"))
+    settings = {"tokenizer_class": tokenizer_class} if tokenizer_class else {}
+    names = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
+    given = dict(zip(names, specials, strict=True)) if tokenizer_class else {}  # else those of BertTokenizer
+    (folder / "tokenizer_config.json").write_text(json.dumps({**settings, **given}))
+    expected = _expected(folder / "tokenizer.json", FOREIGN_TEXTS)
+    assert max(ids.count(1) / len(ids) for ids in expected[:2]) < 0.5  # most tokens are known
+    loaded = load(folder, TASKS["mnli"])
+    assert loaded.tokenizer.pad_token == "[PAD]" and loaded.tokenizer.sep_token == "[SEP]"
+    _assert_read_as_stated(loaded, expected, tmp_path / "c")
+
+
+def test_a_tokenizer_that_transformers_keeps_stays_as_it_is(
+    encoders: dict[str, Path], tmp_path: Path
+) -> None:
+    classifier(encoders["bert"], tmp_path / "m", NLI)
+    loaded = load(tmp_path / "m", TASKS["mnli"])
+    assert not [note for note in loaded.notes if "tokenizer.json" in note]
+    assert type(loaded.tokenizer) is type(AutoTokenizer.from_pretrained(tmp_path / "m"))
