@@ -30,6 +30,8 @@ _COMPARED_ROWS = 128
 """Rows that are answered alone and in batches, to see whether answers depend on the batch."""
 _ROUNDING_SHARE = 1e-3
 """Share of the logits' range up to which a difference is rounding: kernels add in another order."""
+_DECIDING_DETAILS = ("device", "uuid", "capability", "providers", "precision_hint", "compiled", "tf32")
+"""Facts of a runtime that are known when an engine is loaded, and that must not change within a session."""
 _LATEST_ARRIVAL = 2.0
 """A server block may last this multiple of its schedule; an engine slower than that cannot keep up."""
 
@@ -178,8 +180,10 @@ class EngineUnderTest:
             )
         )
         runtime = runtime_record(opened.runtime)
-        if self.expected_runtime is not None and not _same_runtime(self.expected_runtime, runtime):
-            raise WorkerError(f"{self.name}: threads or versions differ from those before the interruption.")
+        if self.expected_runtime is not None and (differing := _differing(self.expected_runtime, runtime)):
+            raise WorkerError(
+                f"{self.name}: {', '.join(differing)} differ from those before the interruption."
+            )
         self.runtime = runtime
         self.mean_tokens = float(np.mean(opened.lengths))
 
@@ -421,8 +425,18 @@ def runtime_record(reported: Mapping[str, object]) -> RuntimeRecord:
     )
 
 
-def _same_runtime(before: RuntimeRecord, after: RuntimeRecord) -> bool:
-    return before.threads == after.threads and dict(before.versions) == dict(after.versions)
+def _differing(before: RuntimeRecord, after: RuntimeRecord) -> list[str]:
+    """Return what differs between two processes of a session, of all that decides how fast an engine is.
+
+    Facts that an earlier version did not record are not compared.
+    """
+    same = {"threads": before.threads == after.threads, "versions": before.versions == after.versions}
+    same |= {
+        name: before.details[name] == after.details.get(name)
+        for name in _DECIDING_DETAILS
+        if name in before.details
+    }
+    return [name for name, is_same in same.items() if not is_same]
 
 
 def longest_input(engine: Engine) -> int:
