@@ -111,9 +111,10 @@ class EngineUnderTest:
     agreed: int = 0
     """Those with the same prediction."""
     others_s: list[float] = field(default_factory=list)
-    """Processor seconds of other processes, a figure per block."""
+    """Processor seconds of other processes on the processors that it may use, a figure per block; on all of
+    them, where the system does not report each."""
     available_s: float = 0.0
-    """Processor seconds of all processors together in those blocks."""
+    """Processor seconds of these processors together in those blocks."""
     quota_periods: int = 0
     """Scheduling periods of the container's CPU quota in those blocks; 0: there is no quota."""
     throttled_periods: int = 0
@@ -320,7 +321,10 @@ class EngineUnderTest:
 
     def add_block(self, workload: Workload, round_number: int, block: Block) -> None:
         """Add a block that was measured."""
-        if block.others_s is not None:
+        if block.others_allowed_s is not None:
+            self.others_s.append(block.others_allowed_s)
+            self.available_s += block.elapsed_s * cpu.allowed_processors()
+        elif block.others_s is not None:
             self.others_s.append(block.others_s)
             self.available_s += block.elapsed_s * cpu.installed_processors()
         self.samples(workload).add(round_number, block)

@@ -53,12 +53,12 @@ def steady_rounds(result: WorkloadResult) -> GateResult:
 
 
 def host_idle(others_s: Sequence[float], available_s: float) -> GateResult:
-    """Check that the processors were free of other work.
+    """Check that the processors that the engine may use were free of other work.
 
     Args:
-        others_s: processor seconds that other processes used, a figure per block. The system counts
+        others_s: processor seconds that other processes used on them, a figure per block. The system counts
             in ticks of 10 ms: one block's figure may be off, even below zero; their sum is not.
-        available_s: processor seconds of all processors together in those blocks.
+        available_s: processor seconds of these processors together in those blocks.
     """
     if not others_s:
         return _outcome(specs.HOST_IDLE, None, "this system does not report its processor time")

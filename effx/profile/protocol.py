@@ -77,6 +77,8 @@ class Block:
     """Processor seconds of the worker."""
     others_s: float | None = None
     """Processor seconds of all other processes; None: this system does not report them."""
+    others_allowed_s: float | None = None
+    """Those on the processors that the worker may use; None: this system does not report each processor."""
     checked: int = 0
     """Timed rows whose predictions were compared with those that were scored."""
     agreed: int = 0

@@ -13,7 +13,7 @@ import queue
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import count, islice
 from typing import Any, NamedTuple, cast
@@ -70,6 +70,7 @@ class Worker:
         seed: int = 0,
         scored: Mapping[Workload, Sequence[Any]] | None = None,
         device_memory: DeviceMemory | None = None,
+        processors: Collection[int] | None = None,
         encode: Callable[[np.ndarray | None, np.ndarray | None], dict[str, np.ndarray]] | None = None,
     ) -> None:
         """Args:
@@ -82,6 +83,7 @@ class Worker:
         seed: of the order of queries and of arrivals.
         scored: predictions of earlier accuracy passes, one per row, by workload; the primary one first.
         device_memory: watches this process on the GPU.
+        processors: that it may use, by their numbers; None: unknown.
         encode: encodes a query's texts, by its rows or sequences; None: ``from-text`` is not measured.
         """
         self._session, self._rows, self._task = session, rows, task
@@ -91,7 +93,7 @@ class Worker:
             workload: _comparable(task.behavior.restore(predictions, task.labels))
             for workload, predictions in (scored or {}).items()
         }
-        self._device_memory, self._encode = device_memory, encode
+        self._device_memory, self._encode, self._processors = device_memory, encode, processors
         self._vectors: list[np.ndarray] = []
         """Of the documents, batch by batch, until all of them were embedded."""
 
@@ -108,6 +110,7 @@ class Worker:
     ) -> Worker:
         """Load the engine in ``folder`` and encode ``texts``, and documents, with its tokenizer."""
         engine = Engine.open(folder)
+        processors = cpu.allowed()  # now: some runtimes pin the thread that loads them
         device_memory = DeviceMemory(engine.device)
         device_memory.begin()
         session = engines.open(engine, threads=threads, trust=trust)
@@ -128,7 +131,7 @@ class Worker:
             session, rows, engine.task,
             longest=engine.manifest.longest_input,
             on_gpu=engine.on_gpu, lengths=engine.runtime.lengths, seed=seed, device_memory=device_memory,
-            encode=of_texts(encoder, texts, rows),
+            processors=processors, encode=of_texts(encoder, texts, rows),
             scored={Workload(**each["workload"]): each["predictions"] for each in scored},
         )  # fmt: skip
 
@@ -312,7 +315,8 @@ class Worker:
         examples = 0
         stream = self._stream(workload, offset)
         query = next(stream)
-        busy_s, worked_s, begin_s = cpu.busy_s(), time.process_time(), time.monotonic()
+        busy_s, allowed_s = self._busy_s()
+        worked_s, begin_s = time.process_time(), time.monotonic()
         start = time.perf_counter()
         while True:
             seconds, logits = self._timed(workload, query)
@@ -326,10 +330,16 @@ class Worker:
             query = next(stream)
         elapsed, cpu_s = time.perf_counter() - start, time.process_time() - worked_s
         during = begin_s, time.monotonic()
-        after = cpu.busy_s()
-        others_s = None if busy_s is None or after is None else after - busy_s - cpu_s
+        others_s, others_allowed_s = (
+            None if before is None or after is None else after - before - cpu_s
+            for before, after in zip((busy_s, allowed_s), self._busy_s(), strict=True)
+        )
         checked, agreed = self._agreement(workload, answers)
-        return Block(samples, elapsed, examples, cpu_s, others_s, checked, agreed, during)
+        return Block(samples, elapsed, examples, cpu_s, others_s, others_allowed_s, checked, agreed, during)
+
+    def _busy_s(self) -> tuple[float | None, float | None]:
+        """Return the busy time of all processors, and of those that this process may use."""
+        return cpu.busy_s(), None if self._processors is None else cpu.busy_s_of(self._processors)
 
     def serve(self, rate_per_s: float, offset: float, queries: int, limit_s: float, seed: int) -> Block:
         """Answer single rows that arrive by a Poisson process, first come, first served.

@@ -39,7 +39,7 @@ PREDICTION_AGREEMENT = Gate(
 HOST_IDLE = Gate(
     "host-idle",
     "host otherwise idle",
-    "Other processes used at most 10 % of the processor time during the timed blocks.",
+    "In the timed blocks, others used at most 10 % of the time of the processors that the engine may use.",
     concerns="latency",
     hard=False,
 )
