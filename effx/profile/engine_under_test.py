@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -20,7 +21,7 @@ from effx.profile import record
 from effx.profile.client import WorkerClient
 from effx.profile.journal import timestamp
 from effx.profile.protocol import Block, BlockLimits, MemoryUse, OpenedEngine, Scored, WarmedUp
-from effx.results import EnergyWindow, Quality, ReferenceEngine, RuntimeRecord, facts
+from effx.results import MOST_LOAD, EnergyWindow, Quality, ReferenceEngine, RuntimeRecord, facts
 from effx.specs import workloads
 from effx.specs.measurement import MeasurementPlan
 from effx.specs.workloads import MULTI_STREAM, SINGLE_STREAM, Workload
@@ -45,6 +46,8 @@ class Samples:
     elapsed_s: list[float] = field(default_factory=list)
     examples: list[int] = field(default_factory=list)
     cpu_s: list[float] = field(default_factory=list)
+    loads: list[float] = field(default_factory=list)
+    """While queries arrive: share of the time in which the engine works; empty: not recorded."""
     windows: list[EnergyWindow] = field(default_factory=list)
     window_reason: str | None = None
     """Why an energy window failed."""
@@ -58,6 +61,8 @@ class Samples:
         self.elapsed_s.append(block.elapsed_s)
         self.examples.append(block.examples)
         self.cpu_s.append(round(block.cpu_s, 6))
+        if block.load is not None:
+            self.loads.append(block.load)
 
 
 @dataclass(frozen=True)
@@ -332,9 +337,11 @@ class EngineUnderTest:
         self.agreed += block.agreed
 
     def serve(self, rate_per_s: float, round_number: int, rounds: int, limits: BlockLimits) -> Block:
-        """Measure one block of the server scenario."""
+        """Measure one block of the server scenario, whose lead follows from the time of single queries."""
         self.warm_up(SINGLE_STREAM)
-        limit_s = max(limits.limit_s, _LATEST_ARRIVAL * limits.queries / rate_per_s)
+        mean_s = float(np.mean(np.concatenate(self.samples(SINGLE_STREAM).blocks_s)))
+        lead = queries_before_steady(rate_per_s * mean_s)
+        limit_s = max(limits.limit_s, _LATEST_ARRIVAL * (lead + limits.queries) / rate_per_s)
         block = Block(
             **self._request(
                 "serve",
@@ -344,6 +351,7 @@ class EngineUnderTest:
                 queries=limits.queries,
                 limit_s=limit_s,
                 seed=round_number,
+                lead=lead,
             )
         )
         self.samples(workloads.server(rate_per_s)).add(round_number, block)
@@ -416,6 +424,19 @@ def depends_on_batch(alone: np.ndarray, in_batches: np.ndarray, every: np.ndarra
         every: of all rows in batches, whose range is the scale.
     """
     return bool(np.abs(alone - in_batches).max() > _ROUNDING_SHARE * np.ptp(every))
+
+
+def queries_before_steady(load: float) -> int:
+    """Return how many queries arrive before a queue that was empty is as long as usual.
+
+    That is twice the relaxation time of a queue of one server with random times of answer, 1 / (1 - sqrt
+    load)^2 times the mean time of an answer (Cohen, The Single Server Queue, III.7); with less random times
+    it is shorter. At a load at which latencies are not shown, nothing has to be waited for.
+
+    Args:
+        load: rate of arrivals times the mean time of an answer.
+    """
+    return 0 if load >= MOST_LOAD else math.ceil(2 * load / (1 - math.sqrt(load)) ** 2)
 
 
 def runtime_record(reported: Mapping[str, object]) -> RuntimeRecord:

@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from effx.meters import Meter
-from effx.results import Energy, GateResult, WorkloadResult
+from effx.results import MOST_LOAD, Energy, GateResult, WorkloadResult
 from effx.specs import gates as specs
 from effx.specs.gates import Gate
 from effx.stats import tests
@@ -50,6 +50,21 @@ def steady_rounds(result: WorkloadResult) -> GateResult:
     return outcome(
         abs(drift) <= _LARGEST_DRIFT, f"median of the later rounds {drift:+.1%} compared with the earlier"
     )
+
+
+def server_load(result: WorkloadResult) -> GateResult:
+    """Check that the queue of queries that arrive at a rate does not grow without end.
+
+    Args:
+        result: of the server scenario.
+    """
+    if result.load is None:
+        return _outcome(specs.SERVER_LOAD, None, "the load was not recorded", result.workload.name)
+    return _outcome(
+        specs.SERVER_LOAD, result.load < MOST_LOAD,
+        f"{result.workload.rate_per_s:.4g} queries per second need {result.load:.0%} of the engine's time, "
+        f"limit {MOST_LOAD:.0%}", result.workload.name,
+    )  # fmt: skip
 
 
 def host_idle(others_s: Sequence[float], available_s: float) -> GateResult:

@@ -501,6 +501,7 @@ class InterleavedSession:
                 elapsed_s=samples.elapsed_s,
                 examples=samples.examples,
                 cpu_s=None if workload.rate_per_s else samples.cpu_s,
+                load=float(np.mean(samples.loads)) if samples.loads else None,
             )
             for workload, samples in engine.measured.items()
         ]
@@ -509,6 +510,7 @@ class InterleavedSession:
             gates.host_idle(engine.others_s, engine.available_s),
             gates.cpu_quota(engine.quota_periods, engine.throttled_periods),
             *map(gates.steady_rounds, measured),
+            *(gates.server_load(result) for result in measured if result.workload.rate_per_s),
         ]
         operations = record.operations(engine.engine, engine.mean_tokens)
         for result in measured:

@@ -341,27 +341,37 @@ class Worker:
         """Return the busy time of all processors, and of those that this process may use."""
         return cpu.busy_s(), None if self._processors is None else cpu.busy_s_of(self._processors)
 
-    def serve(self, rate_per_s: float, offset: float, queries: int, limit_s: float, seed: int) -> Block:
+    def serve(
+        self, rate_per_s: float, offset: float, queries: int, limit_s: float, seed: int, lead: int = 0
+    ) -> Block:
         """Answer single rows that arrive by a Poisson process, first come, first served.
 
         A sample is the time from the scheduled arrival, waiting included: a stall delays the queries
-        behind it, and the samples show that (no coordinated omission).
+        behind it, and the samples show that (no coordinated omission). ``lead`` queries come before those
+        that are sampled, as the first ones find an empty queue.
         """
         rng = np.random.default_rng([self._seed, seed])
-        due = np.cumsum(rng.exponential(1 / rate_per_s, queries))
+        due = np.cumsum(rng.exponential(1 / rate_per_s, lead + queries))
         samples: list[float] = []
+        busy_s = 0.0
         stream = self._stream(SINGLE_STREAM, offset)
         start = time.perf_counter()
-        for arrival in due:
+        for number, arrival in enumerate(due):
             query = next(stream)
             while (wait := start + arrival - time.perf_counter()) > 0:
                 if wait > _SPIN_S:  # sleeping wakes late; the last millisecond is spun
                     time.sleep(wait - _SPIN_S)
+            begin = time.perf_counter()
             self._session.infer(query.inputs)
-            samples.append(time.perf_counter() - start - arrival)
-            if time.perf_counter() - start > limit_s:
-                break
-        return Block(samples, time.perf_counter() - start, len(samples))
+            end = time.perf_counter()
+            busy_s += end - begin
+            if number >= lead:
+                samples.append(end - start - arrival)
+                if end - start > limit_s:
+                    break
+        elapsed_s = time.perf_counter() - start - (due[lead - 1] if lead else 0.0)
+        load = rate_per_s * busy_s / (lead + len(samples))
+        return Block(samples, float(elapsed_s), len(samples), load=load)
 
     def memory(self) -> MemoryUse:
         """Return the peak memory so far, and how the engine runs after shapes were recorded."""

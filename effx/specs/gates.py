@@ -57,6 +57,14 @@ STEADY_ROUNDS = Gate(
     concerns="latency",
     hard=False,
 )
+SERVER_LOAD = Gate(
+    "server-load",
+    "queries arrive more slowly than they are answered",
+    "While queries arrive at a rate, they need less than 90 % of the engine's time. Above that the queue "
+    "grows for longer than is measured: latencies are not shown.",
+    concerns="latency",
+    hard=True,
+)
 ENERGY_MEASURED = Gate(
     "energy-measured",
     "energy was measured",
@@ -107,6 +115,7 @@ GATES: dict[str, Gate] = {
         HOST_IDLE,
         CPU_QUOTA,
         STEADY_ROUNDS,
+        SERVER_LOAD,
         ENERGY_MEASURED,
         POWER_RANGE,
         COUNTER_AGREEMENT,
