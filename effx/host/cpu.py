@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,11 @@ import psutil
 from effx.host.cgroups import Cgroups
 
 CPUINFO = Path("/proc/cpuinfo")
+STAT = Path("/proc/stat")
+_STAT_FIELDS = ("user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal")
+"""Of a processor, in ticks."""
+_BUSY = ("user", "nice", "system", "irq", "softirq", "steal")
+"""Neither idle nor waiting for input."""
 _X86 = ("x86_64", "amd64")
 _FLAGS_KEYS = ("flags", "features")
 _MODEL_KEYS = ("model name", "model")
@@ -112,11 +117,15 @@ def has_vnni() -> bool:
     return this_cpu().has_vnni
 
 
+def allowed() -> frozenset[int] | None:
+    """Return the numbers of the processors that this thread may run on (its CPU affinity); None: unknown."""
+    return frozenset(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
+
+
 def allowed_processors() -> int:
-    """Return the processors that this process may run on (its CPU affinity)."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """Return how many processors this process may run on (its CPU affinity)."""
+    processors = allowed()
+    return (os.cpu_count() or 1) if processors is None else len(processors)
 
 
 def usable_processors(cgroups: Cgroups | None = None) -> int:
@@ -137,8 +146,25 @@ def busy_s() -> float | None:
         times = psutil.cpu_times()
     except (OSError, RuntimeError):  # a sandbox without /proc/stat
         return None
-    fields = ("user", "nice", "system", "irq", "softirq", "steal")  # neither idle nor waiting for input
-    return float(sum(getattr(times, field, 0.0) for field in fields))
+    return float(sum(getattr(times, field, 0.0) for field in _BUSY))
+
+
+def busy_s_of(processors: Collection[int]) -> float | None:
+    """Return the busy time of some processors since the machine started, in seconds.
+
+    Args:
+        processors: their numbers.
+
+    Returns:
+        None: the system does not report the time of each of them.
+    """
+    try:
+        lines = [line.split() for line in STAT.read_text().splitlines()]
+        ticks = {line[0]: dict(zip(_STAT_FIELDS, map(int, line[1:]), strict=False)) for line in lines if line}
+        of_each = [ticks[f"cpu{number}"] for number in processors]
+        return sum(times.get(field, 0) for times in of_each for field in _BUSY) / os.sysconf("SC_CLK_TCK")
+    except (OSError, ValueError, KeyError, AttributeError):
+        return None
 
 
 def load_average() -> float | None:

@@ -74,6 +74,22 @@ def list_gpus() -> tuple[tuple[Gpu, ...] | None, str | None]:
         pynvml.nvmlShutdown()
 
 
+def visible_uuid(environ: Mapping[str, str]) -> str | None:
+    """Return the UUID of the first GPU that CUDA programs see; None: NVML cannot tell."""
+    try:
+        import pynvml
+
+        pynvml.nvmlInit()
+    except Exception:  # no package, no driver, no device
+        return None
+    try:
+        return text(pynvml.nvmlDeviceGetUUID(find(pynvml, "", environ)))
+    except (pynvml.NVMLError, UnavailableError):
+        return None
+    finally:
+        pynvml.nvmlShutdown()
+
+
 def find(nvml: Any, argument: str, environ: Mapping[str, str]) -> Any:
     """Return the handle of the GPU named by ``argument``; empty: the first that CUDA programs see.
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -61,6 +62,25 @@ def idle(meter: Meter, length_s: float) -> Idle | NoIdle:
     interval = intervals.widest(intervals.mean_interval(watts), bounds)
     return Idle(
         float(np.mean(watts)), None if interval is None else (max(0.0, interval[0]), interval[1]), total_s
+    )
+
+
+def of_parts(measured: Sequence[Idle | NoIdle]) -> Idle | NoIdle | None:
+    """Return the idle power of a session from that of each of its processes, whose windows are averaged.
+
+    The interval covers those of all: nobody knows which of them a window was measured at.
+    """
+    known = [idling for idling in measured if isinstance(idling, Idle)]
+    if len(known) < len(measured):
+        return next(idling for idling in measured if isinstance(idling, NoIdle))
+    if len(known) < 2:
+        return known[0] if known else None
+    bounds = [idling.interval for idling in known if idling.interval]
+    interval = (min(low for low, _ in bounds), max(high for _, high in bounds)) if bounds else None
+    return Idle(
+        float(np.mean([idling.watts for idling in known])),
+        interval if len(bounds) == len(known) else None,
+        sum(idling.seconds for idling in known),
     )
 
 

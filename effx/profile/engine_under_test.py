@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -20,7 +21,7 @@ from effx.profile import record
 from effx.profile.client import WorkerClient
 from effx.profile.journal import timestamp
 from effx.profile.protocol import Block, BlockLimits, MemoryUse, OpenedEngine, Scored, WarmedUp
-from effx.results import EnergyWindow, Quality, ReferenceEngine, RuntimeRecord, facts
+from effx.results import MOST_LOAD, EnergyWindow, Quality, ReferenceEngine, RuntimeRecord, facts
 from effx.specs import workloads
 from effx.specs.measurement import MeasurementPlan
 from effx.specs.workloads import MULTI_STREAM, SINGLE_STREAM, Workload
@@ -30,6 +31,8 @@ _COMPARED_ROWS = 128
 """Rows that are answered alone and in batches, to see whether answers depend on the batch."""
 _ROUNDING_SHARE = 1e-3
 """Share of the logits' range up to which a difference is rounding: kernels add in another order."""
+_DECIDING_DETAILS = ("device", "uuid", "capability", "providers", "precision_hint", "compiled", "tf32")
+"""Facts of a runtime that are known when an engine is loaded, and that must not change within a session."""
 _LATEST_ARRIVAL = 2.0
 """A server block may last this multiple of its schedule; an engine slower than that cannot keep up."""
 
@@ -43,6 +46,8 @@ class Samples:
     elapsed_s: list[float] = field(default_factory=list)
     examples: list[int] = field(default_factory=list)
     cpu_s: list[float] = field(default_factory=list)
+    loads: list[float] = field(default_factory=list)
+    """While queries arrive: share of the time in which the engine works; empty: not recorded."""
     windows: list[EnergyWindow] = field(default_factory=list)
     window_reason: str | None = None
     """Why an energy window failed."""
@@ -56,6 +61,8 @@ class Samples:
         self.elapsed_s.append(block.elapsed_s)
         self.examples.append(block.examples)
         self.cpu_s.append(round(block.cpu_s, 6))
+        if block.load is not None:
+            self.loads.append(block.load)
 
 
 @dataclass(frozen=True)
@@ -109,9 +116,10 @@ class EngineUnderTest:
     agreed: int = 0
     """Those with the same prediction."""
     others_s: list[float] = field(default_factory=list)
-    """Processor seconds of other processes, a figure per block."""
+    """Processor seconds of other processes on the processors that it may use, a figure per block; on all of
+    them, where the system does not report each."""
     available_s: float = 0.0
-    """Processor seconds of all processors together in those blocks."""
+    """Processor seconds of these processors together in those blocks."""
     quota_periods: int = 0
     """Scheduling periods of the container's CPU quota in those blocks; 0: there is no quota."""
     throttled_periods: int = 0
@@ -178,8 +186,10 @@ class EngineUnderTest:
             )
         )
         runtime = runtime_record(opened.runtime)
-        if self.expected_runtime is not None and not _same_runtime(self.expected_runtime, runtime):
-            raise WorkerError(f"{self.name}: threads or versions differ from those before the interruption.")
+        if self.expected_runtime is not None and (differing := _differing(self.expected_runtime, runtime)):
+            raise WorkerError(
+                f"{self.name}: {', '.join(differing)} differ from those before the interruption."
+            )
         self.runtime = runtime
         self.mean_tokens = float(np.mean(opened.lengths))
 
@@ -316,7 +326,10 @@ class EngineUnderTest:
 
     def add_block(self, workload: Workload, round_number: int, block: Block) -> None:
         """Add a block that was measured."""
-        if block.others_s is not None:
+        if block.others_allowed_s is not None:
+            self.others_s.append(block.others_allowed_s)
+            self.available_s += block.elapsed_s * cpu.allowed_processors()
+        elif block.others_s is not None:
             self.others_s.append(block.others_s)
             self.available_s += block.elapsed_s * cpu.installed_processors()
         self.samples(workload).add(round_number, block)
@@ -324,9 +337,11 @@ class EngineUnderTest:
         self.agreed += block.agreed
 
     def serve(self, rate_per_s: float, round_number: int, rounds: int, limits: BlockLimits) -> Block:
-        """Measure one block of the server scenario."""
+        """Measure one block of the server scenario, whose lead follows from the time of single queries."""
         self.warm_up(SINGLE_STREAM)
-        limit_s = max(limits.limit_s, _LATEST_ARRIVAL * limits.queries / rate_per_s)
+        mean_s = float(np.mean(np.concatenate(self.samples(SINGLE_STREAM).blocks_s)))
+        lead = queries_before_steady(rate_per_s * mean_s)
+        limit_s = max(limits.limit_s, _LATEST_ARRIVAL * (lead + limits.queries) / rate_per_s)
         block = Block(
             **self._request(
                 "serve",
@@ -336,6 +351,7 @@ class EngineUnderTest:
                 queries=limits.queries,
                 limit_s=limit_s,
                 seed=round_number,
+                lead=lead,
             )
         )
         self.samples(workloads.server(rate_per_s)).add(round_number, block)
@@ -410,6 +426,19 @@ def depends_on_batch(alone: np.ndarray, in_batches: np.ndarray, every: np.ndarra
     return bool(np.abs(alone - in_batches).max() > _ROUNDING_SHARE * np.ptp(every))
 
 
+def queries_before_steady(load: float) -> int:
+    """Return how many queries arrive before a queue that was empty is as long as usual.
+
+    That is twice the relaxation time of a queue of one server with random times of answer, 1 / (1 - sqrt
+    load)^2 times the mean time of an answer (Cohen, The Single Server Queue, III.7); with less random times
+    it is shorter. At a load at which latencies are not shown, nothing has to be waited for.
+
+    Args:
+        load: rate of arrivals times the mean time of an answer.
+    """
+    return 0 if load >= MOST_LOAD else math.ceil(2 * load / (1 - math.sqrt(load)) ** 2)
+
+
 def runtime_record(reported: Mapping[str, object]) -> RuntimeRecord:
     """Return how an engine runs, from what its session's ``describe`` reports."""
     details = facts({key: value for key, value in reported.items() if key not in ("threads", "versions")})
@@ -421,8 +450,18 @@ def runtime_record(reported: Mapping[str, object]) -> RuntimeRecord:
     )
 
 
-def _same_runtime(before: RuntimeRecord, after: RuntimeRecord) -> bool:
-    return before.threads == after.threads and dict(before.versions) == dict(after.versions)
+def _differing(before: RuntimeRecord, after: RuntimeRecord) -> list[str]:
+    """Return what differs between two processes of a session, of all that decides how fast an engine is.
+
+    Facts that an earlier version did not record are not compared.
+    """
+    same = {"threads": before.threads == after.threads, "versions": before.versions == after.versions}
+    same |= {
+        name: before.details[name] == after.details.get(name)
+        for name in _DECIDING_DETAILS
+        if name in before.details
+    }
+    return [name for name, is_same in same.items() if not is_same]
 
 
 def longest_input(engine: Engine) -> int:

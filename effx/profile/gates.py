@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from effx.meters import Meter
-from effx.results import Energy, GateResult, WorkloadResult
+from effx.results import MOST_LOAD, Energy, GateResult, WorkloadResult
 from effx.specs import gates as specs
 from effx.specs.gates import Gate
 from effx.stats import tests
@@ -52,13 +52,28 @@ def steady_rounds(result: WorkloadResult) -> GateResult:
     )
 
 
-def host_idle(others_s: Sequence[float], available_s: float) -> GateResult:
-    """Check that the processors were free of other work.
+def server_load(result: WorkloadResult) -> GateResult:
+    """Check that the queue of queries that arrive at a rate does not grow without end.
 
     Args:
-        others_s: processor seconds that other processes used, a figure per block. The system counts
+        result: of the server scenario.
+    """
+    if result.load is None:
+        return _outcome(specs.SERVER_LOAD, None, "the load was not recorded", result.workload.name)
+    return _outcome(
+        specs.SERVER_LOAD, result.load < MOST_LOAD,
+        f"{result.workload.rate_per_s:.4g} queries per second need {result.load:.0%} of the engine's time, "
+        f"limit {MOST_LOAD:.0%}", result.workload.name,
+    )  # fmt: skip
+
+
+def host_idle(others_s: Sequence[float], available_s: float) -> GateResult:
+    """Check that the processors that the engine may use were free of other work.
+
+    Args:
+        others_s: processor seconds that other processes used on them, a figure per block. The system counts
             in ticks of 10 ms: one block's figure may be off, even below zero; their sum is not.
-        available_s: processor seconds of all processors together in those blocks.
+        available_s: processor seconds of these processors together in those blocks.
     """
     if not others_s:
         return _outcome(specs.HOST_IDLE, None, "this system does not report its processor time")

@@ -61,6 +61,10 @@ class SessionHeader:
     engines: list[JournaledEngine]
     reference: str | None = None
     """As requested: what engines are compared with on rows without labels; None: by default."""
+    gpu: str | None = None
+    """UUID of the GPU that engines run on; None: they run on none, or it is not known."""
+    metered: list[str | None] | None = None
+    """UUIDs of what the meters read, None for one that has none; None: a journal of an earlier version."""
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
 
@@ -80,6 +84,12 @@ class SessionHeader:
             differing.append("reference")
         if self.meters != other.meters:
             differing.append(f"meters ({', '.join(self.meters)}, now {', '.join(other.meters)})")
+        elif self.metered is not None and self.metered != other.metered:
+            differing.append(
+                f"metered GPU ({_all_shown(self.metered)}, now {_all_shown(other.metered or [])})"
+            )
+        if self.gpu is not None and self.gpu != other.gpu:
+            differing.append(f"GPU of the engines ({self.gpu}, now {_shown(other.gpu)})")
         if [engine.digest for engine in self.engines] != [engine.digest for engine in other.engines]:
             differing.append("engines")
         elif [engine.rows for engine in self.engines] != [engine.rows for engine in other.engines]:
@@ -228,6 +238,10 @@ def _adapter(kind: type) -> TypeAdapter[Any]:
     if kind not in _ADAPTERS:
         _ADAPTERS[kind] = TypeAdapter(kind)
     return _ADAPTERS[kind]
+
+
+def _all_shown(values: Sequence[object]) -> str:
+    return ", ".join(map(_shown, values))
 
 
 def _shown(value: object) -> str:

@@ -4,7 +4,7 @@
     score     workload, first batch, rows  -> Scored: answers to some rows, and the batch to continue with
     warm_up   workload                     -> WarmedUp: whether latency became steady
     block     workload, offset, limits     -> Block: seconds per query of queries back to back
-    serve     rate, offset, limits         -> Block: seconds from scheduled arrival to answer
+    serve     rate, offset, limits, lead   -> Block: seconds from scheduled arrival to answer
     memory                                 -> MemoryUse: peak resident bytes, and the GPU's
 
 An energy window is a long ``block`` while a meter reads. The queries of a workload have one circular
@@ -77,12 +77,16 @@ class Block:
     """Processor seconds of the worker."""
     others_s: float | None = None
     """Processor seconds of all other processes; None: this system does not report them."""
+    others_allowed_s: float | None = None
+    """Those on the processors that the worker may use; None: this system does not report each processor."""
     checked: int = 0
     """Timed rows whose predictions were compared with those that were scored."""
     agreed: int = 0
     """Those of them with the same prediction."""
     during: tuple[float, float] | None = None
     """Begin and end of the work: seconds of the system's monotonic clock, which processes of a host share."""
+    load: float | None = None
+    """While queries arrive: their rate times the mean time that the engine took for one."""
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from effx import data, files, meters, progress
 from effx.artifacts import Engine
 from effx.data import Rows, UnlabelledRows
 from effx.errors import ArtifactError, DataError, EffxError, UsageError
-from effx.host import identity, locks
+from effx.host import gpus, identity, locks
 from effx.meters import Meter
 from effx.profile import journal as journals
 from effx.profile.engine_under_test import EngineUnderTest, accepts, longest_input
@@ -167,6 +167,8 @@ def _measure(
                 for engine, rows in prepared
             ],
             reference=request.reference,
+            gpu=gpus.visible_uuid(os.environ) if any(engine.on_gpu for engine in opened) else None,
+            metered=[_uuid(by_device[on_gpu]) for on_gpu in sorted(by_device)],
         )
         journal = _journal(header, out, path, resumed)
         session = InterleavedSession(under_test, compared_with, pool, by_device, out, journal)
@@ -177,6 +179,12 @@ def _measure(
         pool.close()
         for opened_meter in by_device.values():
             opened_meter.close()
+
+
+def _uuid(meter: Meter) -> str | None:
+    """Return the UUID of the GPU that a meter reads; None: it reads none, or does not say which."""
+    uuid = meter.describe().get("uuid")
+    return None if uuid is None else str(uuid)
 
 
 def _journal(header: SessionHeader, out: Path, path: Path | None, resumed: Journal | None) -> Journal:

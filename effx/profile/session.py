@@ -100,7 +100,8 @@ class InterleavedSession:
         self._host, self._id = header.host, header.session
         earlier = sum(entry.step == "resumed" for entry in journal.entries) + bool(journal.entries)
         self._order = np.random.default_rng([plan.seed, earlier] if earlier else plan.seed)
-        self._idle: dict[bool, Idle | NoIdle] = {}
+        self._idle: dict[bool, list[Idle | NoIdle]] = {on_gpu: [] for on_gpu in meters}
+        """Idle power by each meter, of every process of the session that measured energy windows."""
         self._offline = workloads.offline(plan.batch_size)
         metered = any(meter.source != "none" for meter in meters.values())
         self._metered: list[Workload] = [SINGLE_STREAM] if metered else []
@@ -151,12 +152,16 @@ class InterleavedSession:
             if entry.kind is not None and entry.workload is not None and entry.round is not None
         }
         rounds = 0
+        idle: dict[bool, Idle | NoIdle] = {}
         for before, entry in zip([None, *entries], entries, strict=False):
             rounds += entry.step == "round"
             if entry.step == "resumed" and before is not None:
                 self._interruptions.append(Interruption(before.at, entry.at, rounds))
-            elif entry.idle is not None and entry.on_gpu is not None:
-                self._idle[entry.on_gpu] = entry.idle
+            elif entry.step == "idle" and entry.on_gpu is not None:
+                idle[entry.on_gpu] = entry.idle or NoIdle(entry.reason or "")
+            elif entry.step == "round" and entry.kind == "window":
+                for on_gpu in list(idle):
+                    self._idle[on_gpu].append(idle.pop(on_gpu))
             elif entry.engine is not None:
                 self._restore_engine(self._engines[entry.engine], entry)
         if entries:
@@ -276,10 +281,11 @@ class InterleavedSession:
         if self._references:
             self._each(self._compare, advance, "agreement")
         for on_gpu, meter in self._meters.items():
-            if meter.source not in ("none", "model") and on_gpu not in self._idle:
-                self._idle[on_gpu] = power = self._idle_power(meter)
-                if isinstance(power, Idle):
-                    self._journal.add(JournalEntry("idle", on_gpu=on_gpu, idle=power))
+            if meter.source not in ("none", "model") and self._windows_are_left():
+                power = self._idle_power(meter)
+                self._idle[on_gpu].append(power)
+                idle, reason = (power, None) if isinstance(power, Idle) else (None, power.reason)
+                self._journal.add(JournalEntry("idle", on_gpu=on_gpu, idle=idle, reason=reason))
         queries = BlockLimits(plan.block_queries, plan.block_s, plan.block_limit_s)
         cells = BlockLimits(plan.grid_queries, plan.grid_block_s, plan.grid_limit_s)
         self._blocks(SINGLE_STREAM, plan.rounds, queries, advance, "latency")
@@ -303,6 +309,13 @@ class InterleavedSession:
         for workload in self._metered:
             self._windows(workload, advance)
         self._each(self._finish, advance, "memory", _BETWEEN_S)
+
+    def _windows_are_left(self) -> bool:
+        """Whether earlier processes of this session left energy windows to measure."""
+        rounds: set[Round] = {
+            ("window", workload, number) for workload in self._metered for number in range(self._plan.windows)
+        }
+        return not rounds <= self._completed
 
     def _idle_power(self, meter: Meter) -> Idle | NoIdle:
         try:
@@ -488,6 +501,7 @@ class InterleavedSession:
                 elapsed_s=samples.elapsed_s,
                 examples=samples.examples,
                 cpu_s=None if workload.rate_per_s else samples.cpu_s,
+                load=float(np.mean(samples.loads)) if samples.loads else None,
             )
             for workload, samples in engine.measured.items()
         ]
@@ -496,6 +510,7 @@ class InterleavedSession:
             gates.host_idle(engine.others_s, engine.available_s),
             gates.cpu_quota(engine.quota_periods, engine.throttled_periods),
             *map(gates.steady_rounds, measured),
+            *(gates.server_load(result) for result in measured if result.workload.rate_per_s),
         ]
         operations = record.operations(engine.engine, engine.mean_tokens)
         for result in measured:
@@ -548,7 +563,9 @@ class InterleavedSession:
             return Energy("none", meter.name, meter.reason or f"measured for {names} only")
         if not samples.windows or samples.window_reason:
             return Energy("none", meter.name, samples.window_reason or "no window was measured")
-        measured = energy.of_windows(samples.windows, meter, self._idle.get(engine.engine.on_gpu))
+        measured = energy.of_windows(
+            samples.windows, meter, energy.of_parts(self._idle[engine.engine.on_gpu])
+        )
         if measured.net_reason:
             samples.flags.append(measured.net_reason)
         return measured

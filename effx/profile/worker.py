@@ -13,7 +13,7 @@ import queue
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import count, islice
 from typing import Any, NamedTuple, cast
@@ -70,6 +70,7 @@ class Worker:
         seed: int = 0,
         scored: Mapping[Workload, Sequence[Any]] | None = None,
         device_memory: DeviceMemory | None = None,
+        processors: Collection[int] | None = None,
         encode: Callable[[np.ndarray | None, np.ndarray | None], dict[str, np.ndarray]] | None = None,
     ) -> None:
         """Args:
@@ -82,6 +83,7 @@ class Worker:
         seed: of the order of queries and of arrivals.
         scored: predictions of earlier accuracy passes, one per row, by workload; the primary one first.
         device_memory: watches this process on the GPU.
+        processors: that it may use, by their numbers; None: unknown.
         encode: encodes a query's texts, by its rows or sequences; None: ``from-text`` is not measured.
         """
         self._session, self._rows, self._task = session, rows, task
@@ -91,7 +93,7 @@ class Worker:
             workload: _comparable(task.behavior.restore(predictions, task.labels))
             for workload, predictions in (scored or {}).items()
         }
-        self._device_memory, self._encode = device_memory, encode
+        self._device_memory, self._encode, self._processors = device_memory, encode, processors
         self._vectors: list[np.ndarray] = []
         """Of the documents, batch by batch, until all of them were embedded."""
 
@@ -108,6 +110,7 @@ class Worker:
     ) -> Worker:
         """Load the engine in ``folder`` and encode ``texts``, and documents, with its tokenizer."""
         engine = Engine.open(folder)
+        processors = cpu.allowed()  # now: some runtimes pin the thread that loads them
         device_memory = DeviceMemory(engine.device)
         device_memory.begin()
         session = engines.open(engine, threads=threads, trust=trust)
@@ -128,7 +131,7 @@ class Worker:
             session, rows, engine.task,
             longest=engine.manifest.longest_input,
             on_gpu=engine.on_gpu, lengths=engine.runtime.lengths, seed=seed, device_memory=device_memory,
-            encode=of_texts(encoder, texts, rows),
+            processors=processors, encode=of_texts(encoder, texts, rows),
             scored={Workload(**each["workload"]): each["predictions"] for each in scored},
         )  # fmt: skip
 
@@ -312,7 +315,8 @@ class Worker:
         examples = 0
         stream = self._stream(workload, offset)
         query = next(stream)
-        busy_s, worked_s, begin_s = cpu.busy_s(), time.process_time(), time.monotonic()
+        busy_s, allowed_s = self._busy_s()
+        worked_s, begin_s = time.process_time(), time.monotonic()
         start = time.perf_counter()
         while True:
             seconds, logits = self._timed(workload, query)
@@ -326,32 +330,48 @@ class Worker:
             query = next(stream)
         elapsed, cpu_s = time.perf_counter() - start, time.process_time() - worked_s
         during = begin_s, time.monotonic()
-        after = cpu.busy_s()
-        others_s = None if busy_s is None or after is None else after - busy_s - cpu_s
+        others_s, others_allowed_s = (
+            None if before is None or after is None else after - before - cpu_s
+            for before, after in zip((busy_s, allowed_s), self._busy_s(), strict=True)
+        )
         checked, agreed = self._agreement(workload, answers)
-        return Block(samples, elapsed, examples, cpu_s, others_s, checked, agreed, during)
+        return Block(samples, elapsed, examples, cpu_s, others_s, others_allowed_s, checked, agreed, during)
 
-    def serve(self, rate_per_s: float, offset: float, queries: int, limit_s: float, seed: int) -> Block:
+    def _busy_s(self) -> tuple[float | None, float | None]:
+        """Return the busy time of all processors, and of those that this process may use."""
+        return cpu.busy_s(), None if self._processors is None else cpu.busy_s_of(self._processors)
+
+    def serve(
+        self, rate_per_s: float, offset: float, queries: int, limit_s: float, seed: int, lead: int = 0
+    ) -> Block:
         """Answer single rows that arrive by a Poisson process, first come, first served.
 
         A sample is the time from the scheduled arrival, waiting included: a stall delays the queries
-        behind it, and the samples show that (no coordinated omission).
+        behind it, and the samples show that (no coordinated omission). ``lead`` queries come before those
+        that are sampled, as the first ones find an empty queue.
         """
         rng = np.random.default_rng([self._seed, seed])
-        due = np.cumsum(rng.exponential(1 / rate_per_s, queries))
+        due = np.cumsum(rng.exponential(1 / rate_per_s, lead + queries))
         samples: list[float] = []
+        busy_s = 0.0
         stream = self._stream(SINGLE_STREAM, offset)
         start = time.perf_counter()
-        for arrival in due:
+        for number, arrival in enumerate(due):
             query = next(stream)
             while (wait := start + arrival - time.perf_counter()) > 0:
                 if wait > _SPIN_S:  # sleeping wakes late; the last millisecond is spun
                     time.sleep(wait - _SPIN_S)
+            begin = time.perf_counter()
             self._session.infer(query.inputs)
-            samples.append(time.perf_counter() - start - arrival)
-            if time.perf_counter() - start > limit_s:
-                break
-        return Block(samples, time.perf_counter() - start, len(samples))
+            end = time.perf_counter()
+            busy_s += end - begin
+            if number >= lead:
+                samples.append(end - start - arrival)
+                if end - start > limit_s:
+                    break
+        elapsed_s = time.perf_counter() - start - (due[lead - 1] if lead else 0.0)
+        load = rate_per_s * busy_s / (lead + len(samples))
+        return Block(samples, float(elapsed_s), len(samples), load=load)
 
     def memory(self) -> MemoryUse:
         """Return the peak memory so far, and how the engine runs after shapes were recorded."""

@@ -8,6 +8,7 @@ storage    files: written once, checked when they are read
 from effx.results.checks import check
 from effx.results.records import (
     MIN_SAMPLES,
+    MOST_LOAD,
     SCHEMA,
     Energy,
     EnergyWindow,
@@ -37,7 +38,7 @@ from effx.results.records import (
 from effx.results.storage import failures, find, open_run, read, save
 
 __all__ = [
-    "MIN_SAMPLES", "SCHEMA", "Energy", "EnergyWindow",
+    "MIN_SAMPLES", "MOST_LOAD", "SCHEMA", "Energy", "EnergyWindow",
     "EngineRecord", "ExitSettings", "Facts", "FailedEngineRecord", "Failure", "GateResult",
     "Idle", "Interruption", "Interval", "MeasurementRecord", "MeterRecord", "PeakMemory", "Quality",
     "ReferenceEngine", "RowGroups", "Run",

@@ -360,6 +360,9 @@ def _workload(result: WorkloadResult) -> None:
         raise ValueError(f"length is {workload.length}, expected at most {_MOST_TOKENS}")
     if (workload.rate_per_s is not None) != (workload.scenario == "server"):
         raise ValueError(f"rate_per_s is {workload.rate_per_s}, but the scenario is {workload.scenario}")
+    _positive(load=result.load)
+    if result.load is not None and workload.rate_per_s is None:
+        raise ValueError(f"load is {result.load}, but the scenario is {workload.scenario}")
     blocks = result.blocks_s
     if not blocks or not all(blocks):
         raise ValueError("a block has no samples")

@@ -33,6 +33,9 @@ Fact = None | bool | int | float | str | list[int] | list[float] | list[str] | d
 Facts = Mapping[str, Fact]
 """What a runtime, meter or device reports about itself; keys differ by kind."""
 _SCORED_BATCH = 32
+MOST_LOAD = 0.9
+"""Share of the time in which an engine works, above which the queue of its queries grows for longer than is
+measured: its latencies are not shown."""
 MIN_SAMPLES = {"p50": 1, "p90": 64, "p99": 662}
 """Samples below which a percentile is refused (MLPerf Inference's early-stopping counts)."""
 _STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False, ser_json_inf_nan="constants")
@@ -261,6 +264,9 @@ class WorkloadResult:
     cpu_s: list[float] | None = None
     """Processor seconds of the engine's process in each block, all its threads together, as the operating
     system counts them; None: not recorded, as while queries arrive at a rate."""
+    load: float | None = None
+    """While queries arrive at a rate: that times the mean time in which the engine answers one; None: not
+    recorded, as in results of earlier versions."""
     statistics: InitVar[Statistics | None] = None
     """What a file states about the samples. It is not stored: it must agree with them."""
 
@@ -282,8 +288,11 @@ class WorkloadResult:
 
     @functools.cached_property
     def latency_s(self) -> dict[str, float | None]:
-        """Mean and percentiles in seconds; None where there are too few samples."""
-        return latency_summary(self.blocks_s)
+        """Mean and percentiles in seconds; None where there are too few samples, and of an engine that is
+        slower than its queries arrive (:data:`MOST_LOAD`).
+        """
+        summary = latency_summary(self.blocks_s)
+        return dict.fromkeys(summary) if self.load is not None and self.load >= MOST_LOAD else summary
 
     @property
     def throughput_per_s(self) -> float:

@@ -39,7 +39,7 @@ PREDICTION_AGREEMENT = Gate(
 HOST_IDLE = Gate(
     "host-idle",
     "host otherwise idle",
-    "Other processes used at most 10 % of the processor time during the timed blocks.",
+    "In the timed blocks, others used at most 10 % of the time of the processors that the engine may use.",
     concerns="latency",
     hard=False,
 )
@@ -56,6 +56,14 @@ STEADY_ROUNDS = Gate(
     "The median of the later half of the rounds is within 10 % of that of the earlier half.",
     concerns="latency",
     hard=False,
+)
+SERVER_LOAD = Gate(
+    "server-load",
+    "queries arrive more slowly than they are answered",
+    "While queries arrive at a rate, they need less than 90 % of the engine's time. Above that the queue "
+    "grows for longer than is measured: latencies are not shown.",
+    concerns="latency",
+    hard=True,
 )
 ENERGY_MEASURED = Gate(
     "energy-measured",
@@ -107,6 +115,7 @@ GATES: dict[str, Gate] = {
         HOST_IDLE,
         CPU_QUOTA,
         STEADY_ROUNDS,
+        SERVER_LOAD,
         ENERGY_MEASURED,
         POWER_RANGE,
         COUNTER_AGREEMENT,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import pytest
 
 from effx.host import cpu
@@ -40,6 +43,26 @@ def test_the_model_and_virtual_machines_are_recognised() -> None:
     assert cpu.parse_cpuinfo(text + text.replace("EPYC", "other")).model == "AMD EPYC"
     assert cpu.parse_cpuinfo(text).is_virtual
     assert not cpu.parse_cpuinfo("model name\t: hypervisor\nflags\t\t: fpu\n").is_virtual
+
+
+def test_the_busy_time_of_some_processors_is_that_of_their_lines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Processor 1 is offline, so that the third line is that of processor 2."""
+    stat = tmp_path / "stat"
+    ticks = os.sysconf("SC_CLK_TCK")
+    stat.write_text(
+        f"cpu {900 * ticks} 0 0 0 0 0 0 0 0 0\n"
+        f"cpu0 {10 * ticks} {ticks} {2 * ticks} {500 * ticks} {300 * ticks} 0 0 0 0 0\n"
+        f"cpu2 {100 * ticks} 0 0 {7 * ticks} 0 {ticks} {ticks} {ticks} {50 * ticks} 0\n"
+        "intr 1 2 3\n"
+    )
+    monkeypatch.setattr(cpu, "STAT", stat)
+    assert cpu.busy_s_of({0}) == pytest.approx(13.0)
+    assert cpu.busy_s_of({0, 2}) == pytest.approx(13.0 + 103.0)
+    assert cpu.busy_s_of({0, 1}) is None
+    monkeypatch.setattr(cpu, "STAT", tmp_path / "none")
+    assert cpu.busy_s_of({0}) is None
 
 
 def test_this_machine_has_processors_and_busy_time() -> None:

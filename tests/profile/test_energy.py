@@ -83,6 +83,14 @@ def test_why_there_is_no_net_energy_is_recorded() -> None:
     assert (result.net, result.net_reason, result.gross) == (None, "a process ran", pytest.approx(10.0))
 
 
+def test_the_idle_power_of_an_interrupted_session_covers_that_of_each_process() -> None:
+    before, after = Idle(30.0, (28.0, 32.0), 15.0), Idle(50.0, (49.0, 52.0), 15.0)
+    assert energy.of_parts([]) is None and energy.of_parts([before]) == before
+    assert energy.of_parts([before, after]) == Idle(40.0, (28.0, 52.0), 30.0)
+    assert energy.of_parts([before, Idle(50.0, None, 15.0)]) == Idle(40.0, None, 30.0)
+    assert energy.of_parts([before, energy.NoIdle("lost")]) == energy.NoIdle("lost")
+
+
 def test_net_energy_is_gross_minus_idle() -> None:
     windows = [window(1000.0, 10.0, 100, (9.5, 10.5)), window(2000.0, 20.0, 200, (9.5, 10.5))]
     result = energy.of_windows(windows, Steady([]), Idle(30.0, (28.0, 32.0), 15.0))

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from effx import meters
+from effx.encoding import Encoded
 from effx.host import cpu
 from effx.profile import energy, gates
 from effx.profile.engine_under_test import EngineUnderTest
+from effx.profile.protocol import BlockLimits
+from effx.profile.worker import Worker
 from effx.results import GateResult
 from effx.specs.measurement import MeasurementPlan
+from effx.specs.tasks import TASKS
 from effx.specs.workloads import SINGLE_STREAM
 
 
@@ -72,3 +78,41 @@ def test_other_work_disturbs_windows_of_meters_that_read_it_too(
     monkeypatch.setattr(cpu, "installed_processors", lambda: 8)
     gate = undisturbed(meter, others_s)
     assert gate.passed is passed and detail in gate.detail
+
+
+def test_the_host_is_busy_if_the_few_processors_that_the_engine_may_use_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Another job has 2 of the 4 processors that this process may use, of 64."""
+    monkeypatch.setattr(cpu, "installed_processors", lambda: 64)
+    monkeypatch.setattr(cpu, "allowed_processors", lambda: 4)
+    under_test = answering(others_s=20.0, others_allowed_s=20.0)
+    under_test.run_block(SINGLE_STREAM, 0, 1, BlockLimits(100, 0.0, 10.0))
+    gate = gates.host_idle(under_test.others_s, under_test.available_s)
+    assert (gate.passed, gate.detail) == (False, "other processes took 50.0% of the processors")
+    elsewhere = answering(others_s=40.0, others_allowed_s=0.0)
+    elsewhere.run_block(SINGLE_STREAM, 0, 1, BlockLimits(100, 0.0, 10.0))
+    assert gates.host_idle(elsewhere.others_s, elsewhere.available_s).passed
+    unknown = answering(others_s=40.0)
+    unknown.run_block(SINGLE_STREAM, 0, 1, BlockLimits(100, 0.0, 10.0))
+    assert unknown.available_s == 640.0
+
+
+def test_a_worker_counts_others_on_the_processors_that_it_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    busy_s = {0: 0.0, 1: 0.0}
+
+    class Session:
+        def infer(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+            busy_s[0] += 1.0
+            busy_s[1] += 5.0
+            return {"logits": np.zeros((len(inputs["input_ids"]), 2), dtype=np.float32)}
+
+    monkeypatch.setattr(cpu, "busy_s", lambda: sum(busy_s.values()))
+    monkeypatch.setattr(cpu, "busy_s_of", lambda processors: sum(busy_s[number] for number in processors))
+    ids = np.arange(30, dtype=np.int32)
+    rows = Encoded(ids, np.zeros(30, dtype=np.int8), np.arange(0, 31, 3), 0)
+    session: Any = Session()
+    worker = Worker(session, rows, TASKS["sst2"], longest=8, processors={1})
+    block = worker.block(SINGLE_STREAM, 0.0, 10, 0.0, 5.0)
+    assert block.others_s == pytest.approx(60.0 - block.cpu_s)
+    assert block.others_allowed_s == pytest.approx(50.0 - block.cpu_s)

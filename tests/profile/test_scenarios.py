@@ -15,8 +15,10 @@ from effx.cli import run as command
 from effx.encoding import Encoded
 from effx.errors import UsageError
 from effx.profile import gates, profile
+from effx.profile.engine_under_test import queries_before_steady
 from effx.profile.worker import Worker
 from effx.results import Energy, EnergyWindow, WorkloadResult
+from effx.specs import workloads
 from effx.specs.tasks import TASKS
 from effx.specs.workloads import SINGLE_STREAM
 from tests.conftest import QUICK
@@ -25,7 +27,7 @@ EVERYTHING = QUICK.replace(
     scenarios=("single-stream", "from-text", "multi-stream", "offline", "server"),
     grid=(),
     rounds=3,
-    rate_per_s=400.0,
+    rate_per_s=100.0,
 )
 
 
@@ -53,9 +55,11 @@ def test_every_scenario_is_measured(everything: list[results.Run]) -> None:
         seconds = sum(map(sum, offline.blocks_s))
         assert offline.throughput_per_s == pytest.approx(sum(offline.examples) / seconds)
         served = result["server"]
-        assert served.workload.rate_per_s == 400 and {len(block) for block in served.blocks_s} == {24}
+        assert served.workload.rate_per_s == 100 and {len(block) for block in served.blocks_s} == {24}
         # not the maximum throughput: queries arrive at this rate (fewer are answered on a busy machine)
-        assert served.throughput_per_s < 2 * 400
+        assert served.throughput_per_s < 2 * 100
+        assert served.load is not None and offline.load is None
+        assert [gate.passed for gate in run.gates if gate.name == "server-load"] == [True]
         assert served.latency_s["p90"] is not None and served.latency_s["p99"] is None
         assert {energy.source for energy in (offline.energy, result["single-stream"].energy)} == {"model"}
         assert served.energy.reason == "measured for single-stream 1xreal and offline 32xreal only"
@@ -124,6 +128,61 @@ def workload(medians: list[float]) -> WorkloadResult:
     none = Energy("none", "none", "not requested")
     blocks = [[value] * 5 for value in medians]
     return WorkloadResult(SINGLE_STREAM, blocks, list(range(len(blocks))), none)
+
+
+class VirtualTime:
+    """A clock that stands still but for sleep, and a little at each look."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+
+    def perf_counter(self) -> float:
+        self.now_s += 1e-5
+        return self.now_s
+
+    def sleep(self, seconds: float) -> None:
+        self.now_s += seconds
+
+
+@pytest.mark.parametrize("load", [0.5, 0.8])
+def test_latencies_under_load_are_those_of_a_queue_that_has_filled(
+    load: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every query takes a second: the mean wait is load / (2 (1 - load)) s (Pollaczek and Khinchine)."""
+    clock = VirtualTime()
+    monkeypatch.setattr("effx.profile.worker.time", clock)
+
+    class Second:
+        def infer(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+            clock.now_s += 1.0
+            return {"logits": np.zeros((len(inputs["input_ids"]), 2), dtype=np.float32)}
+
+    ids = np.arange(30, dtype=np.int32)
+    rows = Encoded(ids, np.zeros(30, dtype=np.int8), np.arange(0, 31, 3), 0)
+    worker = Worker(Second(), rows, TASKS["sst2"], longest=8)  # type: ignore[arg-type]
+
+    def mean_s(lead: int) -> float:
+        blocks = [worker.serve(load, 0.0, 35, 1e9, seed, lead) for seed in range(400)]
+        assert {len(block.samples_s) for block in blocks} == {35}
+        assert all(block.load == pytest.approx(load, rel=1e-3) for block in blocks)
+        assert all(block.elapsed_s >= max(block.samples_s) for block in blocks)
+        return float(np.mean([block.samples_s for block in blocks]))
+
+    expected_s = 1 + load / (2 * (1 - load))
+    assert mean_s(queries_before_steady(load)) == pytest.approx(expected_s, rel=0.06)
+    if load == 0.8:
+        assert mean_s(0) < 0.85 * expected_s
+
+
+def test_latencies_of_an_engine_that_cannot_keep_up_are_not_shown() -> None:
+    blocks = [[0.1 * number for number in range(1, 101)]]
+    none = Energy("none", "none", "not requested")
+    for load, shown in ((0.89, True), (0.9, False), (1.2, False), (None, True)):
+        result = WorkloadResult(workloads.server(10.0), blocks, [0], none, elapsed_s=[10.0], load=load)
+        assert set(result.latency_s) == {"mean", "p50", "p90", "p99"}
+        assert (result.latency_s["p90"] is not None) == (result.latency_s["mean"] is not None) == shown
+        assert gates.server_load(result).passed is (None if load is None else shown)
+    assert queries_before_steady(0.95) == queries_before_steady(3.0) == 0
 
 
 def test_gates_equal_values_computed_by_hand() -> None:
