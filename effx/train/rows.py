@@ -108,8 +108,9 @@ def split(
     Args:
         rows: all training rows.
         training: the checkpoint's manifest entry of that name.
-        settings: its ``limit`` and ``share`` are the rows to train on, default those of the checkpoint; its
-            ``seed`` decides which rows are held out.
+        settings: its ``limit`` and ``share`` are the rows to train on, default those of the checkpoint, and
+            for a share without limit, of those within the checkpoint's limit; its ``seed`` decides which rows
+            are held out.
         apart: numbers of rows that are neither trained on nor held out; None: there are none.
         group: of the task.
     """
@@ -118,7 +119,7 @@ def split(
     same = rows_digest(rows) == digest if digest else None
     trained = _trained(rows, training)
     before = np.arange(len(rows)) if same is False else trained
-    fit = chosen(rows, settings) if _are_given(settings) else trained
+    fit = chosen(rows, _within(training, settings)) if _are_given(settings) else trained
     fit, groups = np.setdiff1d(fit, apart), _groups(rows, group)
     unseen = np.setdiff1d(np.arange(len(rows)), before)
     unseen = _without(_without(unseen, before, groups), apart, groups)
@@ -197,7 +198,7 @@ def draws_of(training: TrainingRecord, settings: TrainingSettings | None = None)
     )
     draws = training.draws or (_draw(recorded),)
     if settings is not None and _are_given(settings):
-        draws = (*draws, _draw(settings))
+        draws = (*draws, _draw(_within(training, settings)))
     return tuple(dict.fromkeys(draws))
 
 
@@ -209,6 +210,11 @@ def _draw(settings: TrainingSettings) -> RowDraw:
 def _are_given(settings: TrainingSettings) -> bool:
     """Whether settings say which rows to train on; otherwise they are those of the checkpoint."""
     return settings.limit is not None or settings.share is not None
+
+
+def _within(training: TrainingRecord, settings: TrainingSettings) -> TrainingSettings:
+    """Return settings with the limit of the checkpoint, where they have none."""
+    return settings.replace(limit=training.limit) if settings.limit is None else settings
 
 
 def _draws_are_known(training: TrainingRecord) -> bool:

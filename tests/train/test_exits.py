@@ -251,6 +251,17 @@ def test_rows_of_all_trainings_are_in_the_manifest_of_a_chain(
     assert part.training.rows == 48 and part.exits.calibration.rows == 112
 
 
+def test_a_share_is_of_the_rows_within_the_limit_of_the_checkpoint(
+    encoders: dict[str, Path], rows_folder: Path, tmp_path: Path
+) -> None:
+    few = FinetuneSettings.of(max_steps=1, max_length=32, limit=40)
+    part = finetune("sst2", encoders["bert"], out=tmp_path, name="part", data_folder=rows_folder,
+                    settings=few)  # fmt: skip
+    half = EarlyExitSettings.of(max_steps=1, depth=2.9, share="50%")
+    training = exits.train(part.folder, out=tmp_path, settings=half).manifest.training
+    assert (training.limit, training.rows) == (40, 20)
+
+
 def test_calibration_rows_whose_text_was_trained_on_are_seen(
     encoders: dict[str, Path], rows_folder: Path, tmp_path: Path
 ) -> None:

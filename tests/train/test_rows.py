@@ -8,7 +8,7 @@ import pytest
 
 from effx.data import Rows
 from effx.errors import UsageError
-from effx.manifests import TrainingRecord
+from effx.manifests import RowDraw, TrainingRecord
 from effx.specs.kinds import KINDS
 from effx.specs.tasks import TASKS
 from effx.specs.training import FinetuneSettings, TrainingSettings
@@ -200,3 +200,15 @@ def test_rows_that_choose_have_other_texts_than_the_trained_ones_where_there_are
     assert not texts_of(source, apart) & texts_of(source, [*fit, *held])
     most = left_out(source, training, 300)
     assert len(most) == 300 and set(unseen) < set(most)
+
+
+def test_a_share_of_a_checkpoint_s_rows_is_drawn_within_its_limit() -> None:
+    source, share = rows(1200), TrainingSettings.of(share="50%", seed=2)
+    before = recorded(limit=300)
+    fit, held, seen = split(source, before, share)
+    assert np.array_equal(fit, chosen(source, TrainingSettings.of(limit=300, share="50%", seed=2)))
+    assert len(fit) == 150 and set(fit) < set(source.subset(300))
+    assert len(held) == 500 and not set(held) & set(source.subset(300)) and seen == 0
+    assert draws_of(before, share) == (RowDraw(limit=300), RowDraw(limit=300, share=0.5, seed=2))
+    fit, _, _ = split(source, before, share.replace(limit=100))
+    assert len(fit) == 50

@@ -141,7 +141,8 @@ def _checkpoint(
     """Add the last stage of a chain; ``parent`` is the cell of the stage before it, if there is one.
 
     The stage's row decides what the cell reads: a stage that follows ``pretrain`` starts from the pretrained
-    weights and limits the rows as the task does; other stages read the parent's checkpoint.
+    weights and limits the rows as the task does; other stages read the parent's checkpoint. A share is of the
+    task's limited rows in every stage.
     """
     row = chain.rows[-1]
     pretrained = "pretrain" in row.follows  # if it has a parent, it repeats the parent's fine-tuning
@@ -153,8 +154,8 @@ def _checkpoint(
     values = {**builder.recipe.training.given(), **repeated, **chain.last.settings.given(), "seed": seed}
     if level_of(chain.last) == SUPER:
         values["level"] = chosen
-    if pretrained or row.name == "further":
-        values["limit"] = task.limit
+    if pretrained or row.name == "further" or values.get("share") is not None:
+        values["limit"] = task.limit  # other stages have it from the parent's checkpoint
     if row.name == "lottery":  # several cells, one for each round and mask
         tickets = {
             f"{joined(task.name, model.label, entry.label)}-s{seed}": lottery_settings(

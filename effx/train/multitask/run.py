@@ -173,7 +173,11 @@ def multitask(
 
     key = {
         "settings": settings.to_json(),
+        "precision": loop.choose_precision(training.precision),  # auto may be another one elsewhere
         "model": _digest(shared),
+        "config": [_config_digest(model) for model in models],
+        "pooling": [structure(model).head_pooling for model in models],
+        "tokens": [_tokens_digest(each) for each in encoded],
         "rows": [rows.rows_digest(each.train) for each in everything],
         "tickets": {task: ticket.digest for task, ticket in opened.items()},
         "teachers": {
@@ -387,7 +391,7 @@ def _train(
         return [*batches.divided(batches.order(lengths, rows_per_step, rng), processes)]
 
     # the state of several processes is not saved
-    begin = _begun(state, key) if processes == 1 else None
+    begin = _begun(state, key, name) if processes == 1 else None
     epoch = 0 if begin is None else int(begin.name)
     if begin is not None:
         progress.say(f"{name}: continued after epoch {epoch}")
@@ -417,7 +421,7 @@ def _train(
             shutil.rmtree(before, ignore_errors=True)
 
 
-def _begun(state: Path, key: Mapping[str, object]) -> Path | None:
+def _begun(state: Path, key: Mapping[str, object], name: str) -> Path | None:
     """Return the state after the last complete epoch of the same training; None: begin with the first."""
     recorded = None
     if (state / _KEY).is_file():
@@ -425,7 +429,11 @@ def _begun(state: Path, key: Mapping[str, object]) -> Path | None:
             recorded = records.read_json(state / _KEY)
         except ArtifactError:
             recorded = None
-    if recorded != json.loads(json.dumps(key)):
+    wanted = json.loads(json.dumps(key))
+    if recorded != wanted:
+        if recorded is not None and any(path.name.isdecimal() for path in state.iterdir()):
+            others = ", ".join(part for part in wanted if recorded.get(part) != wanted[part])
+            progress.say(f"{name}: begins again, as the training that was stopped had other {others}")
         shutil.rmtree(state, ignore_errors=True)
         state.mkdir(parents=True)
         files.write_json(state / _KEY, key)
@@ -526,6 +534,21 @@ def _write(
             )
         )
     return written
+
+
+def _config_digest(model: PreTrainedModel) -> str:
+    """Return the digest of a model's config, wherever its files are."""
+    config = json.loads(model.config.to_json_string(use_diff=False))
+    return files.json_digest({name: value for name, value in config.items() if name != "_name_or_path"})
+
+
+def _tokens_digest(encoded: _EncodedTask) -> str:
+    """Return the SHA-256 of what a task's rows are to the model, and of which of them are held out."""
+    digest = hashlib.sha256(f"pad {encoded.train.pad_id}".encode())
+    for array in (encoded.train.ids, encoded.train.types, encoded.train.offsets, encoded.held_out):
+        digest.update(f"{array.dtype} {array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
 
 
 def _digest(module: torch.nn.Module) -> str:

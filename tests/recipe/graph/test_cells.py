@@ -366,6 +366,17 @@ backends: [onnxruntime]
 """
 
 
+def test_a_share_is_of_the_limited_rows_in_every_stage(folder: Path) -> None:
+    def limits(*assignments: str) -> dict[str, object]:
+        cells = (entry.cell for entry in plan(folder, *assignments).entries.values())
+        return {cell.stage: cell.settings.flat()["limit"] for cell in cells
+                if cell.stage in ("finetune", "tokens", "exits")}  # fmt: skip
+
+    assert limits("training.share=50%") == {"finetune": 40, "tokens": 40, "exits": 40}
+    assert limits() == {"finetune": 40, "tokens": None, "exits": None}, "as the checkpoint before"
+    assert limits("exits.early.share=50%") == {"finetune": 40, "tokens": None, "exits": 40}
+
+
 def test_lottery_tickets_share_their_rounds_and_masks(folder: Path) -> None:
     text = LOTTERY.format(data=folder / "data", model=folder / "model")
     (folder / "recipe.yaml").write_text(text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -283,6 +284,63 @@ def test_another_training_does_not_continue_a_stopped_one(
     with pytest.raises(KeyboardInterrupt):
         train(encoders, data_folders, tmp_path)
     assert begun == [None]
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        ("precision", "precision"),
+        ("tokenizer", "tokens"),
+        ("pooling", "pooling"),
+        ("release", "precision, config, pooling, tokens"),
+    ],
+)
+def test_training_does_not_continue_where_it_would_compute_otherwise(
+    changed: str, named: str, encoders: dict[str, Path], data_folders: dict[str, Path], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """In another precision, with other files of the encoder, or with a state of an older release."""
+    shutil.copytree(encoders["bert"], tmp_path / "model")
+    fit = loop.fit
+    monkeypatch.setattr(loop, "has_bf16", lambda: False)
+
+    def stopped_after(epochs: int) -> list[Path | None]:
+        """Train so many epochs; return where each began, and where the next one would."""
+        begun: list[Path | None] = []
+
+        def stopping(*arguments: Any, **options: Any) -> Any:
+            begun.append(options["segment"].begin)
+            if len(begun) > epochs:
+                raise KeyboardInterrupt
+            return fit(*arguments, **options)
+
+        monkeypatch.setattr(loop, "fit", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            train({"bert": tmp_path / "model"}, data_folders, tmp_path)
+        return begun
+
+    assert stopped_after(1) == [None, tmp_path / ".both.training/1"]
+    assert stopped_after(0) == [tmp_path / ".both.training/1"]
+    tokenizer, key = tmp_path / "model/tokenizer.json", tmp_path / ".both.training/key.json"
+    if changed == "precision":
+        monkeypatch.setattr(loop, "has_bf16", lambda: True)
+    elif changed == "pooling":
+        pools = tmp_path / "model/1_Pooling/config.json"
+        pools.parent.mkdir()
+        pools.write_text(json.dumps({"word_embedding_dimension": 32, "pooling_mode_mean_tokens": True}))
+    elif changed == "tokenizer":
+        words = json.loads(tokenizer.read_text())
+        vocabulary = words["model"]["vocab"]
+        vocabulary["good"], vocabulary["awful"] = vocabulary["awful"], vocabulary["good"]
+        tokenizer.write_text(json.dumps(words))
+    else:
+        new = ("precision", "config", "pooling", "tokens")
+        key.write_text(json.dumps({k: v for k, v in json.loads(key.read_text()).items() if k not in new}))
+    capsys.readouterr()
+    assert stopped_after(0) == [None]
+    assert (
+        f"both: begins again, as the training that was stopped had other {named}" in capsys.readouterr().err
+    )
 
 
 def test_early_stopping_keeps_the_best_average(
