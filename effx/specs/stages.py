@@ -278,7 +278,10 @@ class GivenStage(Settings):
 
 
 class FastestStage(Settings):
-    """Choose the backend on which an engine was the fastest when it was built; nothing can be set."""
+    """Choose the backend on which an engine was the fastest when it was built."""
+
+    host: str | None = None
+    """Id of the host on which the engines were timed."""
 
 
 class CostsStage(Settings):
@@ -348,6 +351,8 @@ class ExportStage(Settings):
     device: str | None = None
     calibration_rows: int = CALIBRATION_ROWS
     built_for: BuiltFor | None = None
+    host: str | None = None
+    """Id of the host whose times choose among several candidates; None: nothing is timed."""
 
 
 class ProfileStage(Settings):

@@ -295,6 +295,21 @@ def test_rows_that_prove_less_than_they_seem_to_are_said_before_the_work_and_in_
     assert (answer.overlap, answer.different_texts) == (3, len(texts))
 
 
+@pytest.mark.parametrize(("backend", "timed"), [("onnxruntime", True), ("torch", False)])
+def test_what_times_decide_is_of_the_host(
+    backend: str, timed: bool, checkpoint: Checkpoint, rows_folder: Path, tmp_path: Path
+) -> None:
+    """On a second machine nothing is taken over that the first one chose by time."""
+    settings = OptimizeSettings.of(**{**VALUES, "variant": "fp32", "also": ("none",)})
+    checked = check(checkpoint.folder, settings, "single", str(rows_folder), (backend,), "none",
+                    tmp_path / "labelled")  # fmt: skip
+    one, other = (planned(checked, settings, tmp_path, host=host) for host in ("one", "other"))
+    differing = {name for name in one if one[name].settings != other[name].settings}
+    engines = {f"export {name}.fp32.{backend}" for name in ("tiny", "tiny-1.5x")}
+    always = {"fastest tiny", f"costs tiny.fp32.{backend}.single", "profile tiny"}
+    assert differing == always | (engines if timed else set())
+
+
 def planned(
     checked: Checked, settings: OptimizeSettings, tmp_path: Path, *, host: str = "host"
 ) -> dict[str, Cell]:
