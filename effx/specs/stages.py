@@ -304,6 +304,10 @@ class OneShotStage(Settings):
     """Prune a checkpoint without training, to a speed-up by a table of costs."""
 
     one_shot: OneShotSettings = OneShotSettings()
+    limit: int | None = None
+    """Of the training rows: as of the trainings, so that rows that these leave out are not used."""
+    share: float | None = None
+    """Likewise."""
 
 
 class RecoveryStage(Settings):

@@ -34,7 +34,7 @@ from effx.recipe.language.recipe import BackendEntry
 from effx.specs.data import DataSettings, DataSource
 from effx.specs.exits import EarlyExitSettings
 from effx.specs.optimize import OptimizeSettings
-from effx.specs.stages import RecoveryStage
+from effx.specs.stages import OneShotStage, RecoveryStage
 from effx.specs.tokens import TokenPruningSettings
 from effx.specs.training import FinetuneSettings
 from effx.specs.workloads import SINGLE_STREAM
@@ -293,6 +293,23 @@ def test_rows_that_prove_less_than_they_seem_to_are_said_before_the_work_and_in_
     assert f"the 90 validation rows have {len(texts)} different texts" in printed
     answer = planned(few, settings, tmp_path)["answer tiny"].settings
     assert (answer.overlap, answer.different_texts) == (3, len(texts))
+
+
+@pytest.mark.parametrize("limit", [None, 100])
+def test_structures_are_chosen_on_rows_that_the_recovery_is_trained_on(
+    limit: int | None, checkpoint: Checkpoint, rows_folder: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(choosing, "LEAST", 10)  # there are few training rows
+    settings = OptimizeSettings.of(**{**VALUES, "limit": limit, "seed": 5})
+    checked = check(checkpoint.folder, settings, "single", str(rows_folder), ("onnxruntime",), "none",
+                    tmp_path / "labelled")  # fmt: skip
+    found = planned(checked, settings, tmp_path)
+    pruned, training = found["one-shot tiny-pruned1.5x"].settings, found["recovery tiny-1.5x"].settings
+    assert isinstance(pruned, OneShotStage) and isinstance(training, RecoveryStage)
+    trained = training.finetune.training
+    assert (trained.share is None) == (limit is not None)
+    assert (pruned.limit, pruned.share, pruned.one_shot.seed) == (trained.limit, trained.share, trained.seed)
 
 
 @pytest.mark.parametrize(("backend", "timed"), [("onnxruntime", True), ("torch", False)])

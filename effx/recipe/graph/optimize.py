@@ -168,9 +168,13 @@ class _Cells:
         )  # fmt: skip
         engines, before = self._also(self._given, backend), self._given
         for speedup in sorted(settings.speedups):
+            training = self._finetune.training  # the same rows are left out
             pruned = self._add(
                 "one-shot", f"{self.name}-pruned{speedup:g}x",
-                OneShotStage(one_shot=settings.one_shot(speedup)), (before, costs), keep=False,
+                OneShotStage(
+                    one_shot=settings.one_shot(speedup), limit=training.limit, share=training.share
+                ),
+                (before, costs), keep=False,
             )  # fmt: skip
             stage = RecoveryStage(
                 task=self._task.name, limit_s=settings.recovery_s, finetune=self._finetune,
