@@ -2,8 +2,8 @@
 
 ``effx optimize`` compares engines on them before the validation rows prove, see
 :mod:`effx.analysis.fixed_sequence`. They are rows of the task, so that no row of the proof is spent. Neither
-the recovery of a pruned model nor the training or calibration of exits and token schedules has them. But the
-unreduced model may have been trained on them: it then looks better there than it is, so none of its own
+the pruning and recovery of a model nor the training or calibration of exits and token schedules has them. But
+the unreduced model may have been trained on them: it then looks better there than it is, so none of its own
 engines, with exits or without, is taken to beat another one.
 """
 

@@ -41,8 +41,10 @@ from effx.optimize.cost_table import CostTable, neuron_sizes
 from effx.specs.data import DataLocation
 from effx.specs.optimize import OneShotSettings
 from effx.specs.tasks import Task
+from effx.specs.training import TrainingSettings
 from effx.structure import Structure
 from effx.train import output
+from effx.train import rows as row_numbers
 from effx.train.loop import running_meter
 from effx.train.rows import validation_facts
 
@@ -122,6 +124,7 @@ def prune(
     data_folder: DataLocation = None,
     overwrite: bool = False,
     strict: bool = True,
+    training: TrainingSettings | None = None,
 ) -> Checkpoint:
     """Prune a checkpoint to a fraction of its cost, and write ``out/name``.
 
@@ -136,6 +139,7 @@ def prune(
         overwrite: replace a checkpoint of that name.
         strict: refuse a table that did not pass its check, and a speed-up that is there already; False: where
             the engine is measured anyway. Then latency is reduced if the table has no energy that adds up.
+        training: its ``limit``, ``share`` and ``seed`` say which training rows may be used; None: all.
 
     Raises:
         UsageError: the checkpoint has exits or a token schedule; the table is of another encoder or did not
@@ -159,7 +163,8 @@ def prune(
     location = data.locate(data_folder, task, opened.data)
     train = data.load(task, "train", location)
     validation = data.load(task, "validation", location)
-    chosen = np.random.default_rng((settings.seed, 9)).permutation(len(train))[: settings.rows]
+    able = np.arange(len(train)) if training is None else row_numbers.chosen(train, training)
+    chosen = np.random.default_rng((settings.seed, 9)).permutation(able)[: settings.rows]
     scored, fitted = np.split(chosen, [max(1, int(_SCORED_SHARE * len(chosen)))])
     if not len(fitted):
         raise UsageError(f"expected at least 2 training rows, got {len(chosen)}.", settings="rows")

@@ -278,7 +278,10 @@ class GivenStage(Settings):
 
 
 class FastestStage(Settings):
-    """Choose the backend on which an engine was the fastest when it was built; nothing can be set."""
+    """Choose the backend on which an engine was the fastest when it was built."""
+
+    host: str | None = None
+    """Id of the host on which the engines were timed."""
 
 
 class CostsStage(Settings):
@@ -301,6 +304,10 @@ class OneShotStage(Settings):
     """Prune a checkpoint without training, to a speed-up by a table of costs."""
 
     one_shot: OneShotSettings = OneShotSettings()
+    limit: int | None = None
+    """Of the training rows: as of the trainings, so that rows that these leave out are not used."""
+    share: float | None = None
+    """Likewise."""
 
 
 class RecoveryStage(Settings):
@@ -348,6 +355,8 @@ class ExportStage(Settings):
     device: str | None = None
     calibration_rows: int = CALIBRATION_ROWS
     built_for: BuiltFor | None = None
+    host: str | None = None
+    """Id of the host whose times choose among several candidates; None: nothing is timed."""
 
 
 class ProfileStage(Settings):

@@ -44,6 +44,9 @@ from effx.train.trainer import Objective
 
 TEACHER, _LABELLED = "teacher_logits", "labelled"
 """Entries of a batch that the model does not get."""
+_LEAST_CORRELATION = 0.1
+"""Of the token embeddings of one encoder after different trainings."""
+_COMPARED_TOKENS = 8192
 
 
 @dataclass(frozen=True)
@@ -205,6 +208,11 @@ class Teacher:
                   for family, model in ((ours, student), (theirs, self._model))]  # fmt: skip
         if widths[0] != widths[1]:
             return None, f"its width is {widths[1]}, not {widths[0]}"
+        if not _is_new(student) and _correlation(student, self._model) < _LEAST_CORRELATION:
+            return None, (
+                f"it is of another encoder, which is named {self._student_model} too: their token embeddings "
+                "have nothing in common"
+            )
         pairs = matching(structure(student), structure(self._model))
         return pairs, None if pairs else "it has fewer layers than the student"
 
@@ -344,6 +352,28 @@ _LABELS = ("labels", "start_positions", "end_positions")
 def _predicts(task: Task) -> str:
     names = ", ".join(task.labels[:5]) + (", ..." if len(task.labels) > 5 else "")
     return f"{task.kind} ({names})" if names else task.kind
+
+
+def _is_new(model: PreTrainedModel) -> bool:
+    """Whether nothing has trained a model: its LayerNorms are as they begin. It learns any hidden states."""
+    norms = [module for module in model.modules() if isinstance(module, nn.LayerNorm)]
+    return all(bool((norm.weight == 1).all()) for norm in norms)
+
+
+def _correlation(a: PreTrainedModel, b: PreTrainedModel) -> float:
+    """Return the correlation of the token embeddings of two models of the same family and width.
+
+    Fine-tuning moves them little, so it is about 1 for two trainings of one encoder. Between encoders that
+    were pretrained apart it is about 0 even with the same vocabulary, as each has axes of its own.
+    """
+    tables = [model.get_input_embeddings().weight.detach() for model in (a, b)]
+    count = min(map(len, tables))
+    rows = torch.linspace(0, count - 1, min(count, _COMPARED_TOKENS)).long()
+    ours, theirs = (table[rows.to(table.device)].cpu().double() for table in tables)
+    if ours.shape != theirs.shape:  # of ELECTRA, embeddings may be narrower than the layers
+        return 0.0
+    ours, theirs = ours - ours.mean(0), theirs - theirs.mean(0)
+    return float((ours * theirs).sum() / (ours.norm() * theirs.norm()))
 
 
 def matching(student: Structure, teacher: Structure) -> list[tuple[int, int]] | None:

@@ -20,14 +20,20 @@ from effx.errors import UsageError
 from effx.models import checkpoints, evaluate, families, load, prune, structure
 from effx.models.losses import distance_of
 from effx.models.reconstruction import problems, reconstruct
-from effx.optimize import one_shot
+from effx.optimize import choosing, one_shot
 from effx.optimize.cost_table import CostTable
 from effx.optimize.one_shot import _Comparison, _identity, _Layer, _may_go, _Option, _target
+from effx.recipe.execute import settle
+from effx.recipe.execute.protocol import CellInputs, CellSpec, LocalPaths, SourceCell
+from effx.specs.data import DataSource
 from effx.specs.exits import EarlyExitSettings
 from effx.specs.optimize import OneShotSettings
+from effx.specs.stages import OneShotStage
 from effx.specs.tasks import TASKS
 from effx.specs.tokens import TokenPruningSettings
+from effx.specs.training import TrainingSettings
 from effx.train import exits, tokens
+from effx.train import rows as row_numbers
 from tests.models import tiny
 from tests.optimize.test_cost_table import check, cost, values
 
@@ -206,6 +212,41 @@ def test_milliseconds_choose_where_joules_do_not_add_up_and_engines_are_measured
         record = pruned.manifest.one_shot
         assert record is not None and record.settings["objective"] == "latency"
         assert record.predicted_s <= 45 / 2
+
+
+def test_rows_that_the_trainings_leave_out_are_not_used(
+    checkpoint: Checkpoint, rows_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The stage of effx optimize takes the rows that the recovery is trained on: others choose later."""
+    seen: list[tuple[str, ...]] = []
+    encode = Encoder.__call__
+
+    def watched(self: Encoder, texts: Any, *rest: Any) -> Any:
+        seen.extend(texts)
+        return encode(self, texts, *rest)
+
+    (tmp_path / "c").mkdir()
+    write_table(tmp_path / "c" / "costs.json", checkpoint)
+    wanted = OneShotSettings(speedup=2.0, rows=1024, candidates=2, seed=3)
+    settings = OneShotStage(one_shot=wanted, share=0.8, limit=100)
+    sources = (
+        SourceCell("given", "tiny", "k", str(checkpoint.folder.parent)),
+        SourceCell("costs", "c", "k", str(tmp_path)),
+    )
+    paths = LocalPaths(data=DataSource(str(rows_folder)))
+    monkeypatch.setattr(Encoder, "__call__", watched)
+    settle.function("one-shot")(
+        CellSpec(str(tmp_path), "k", "one-shot", "p", settings.to_json(), paths, CellInputs(), sources),
+        tmp_path,
+    )
+    train, validation = (data.load(checkpoint.task, split, rows_folder) for split in ("train", "validation"))
+    training = TrainingSettings.of(share=0.8, limit=100, seed=3)
+    trained = {train.texts[row] for row in row_numbers.chosen(train, training)}
+    assert len(trained) == 80
+    assert {*seen} == trained | {*validation.texts}  # the latter for the score in the manifest
+    assert not {*seen} & {*choosing.choose(train, training, 10).texts}
+    record = Checkpoint.open(tmp_path / "p").manifest.one_shot
+    assert record is not None and record.rows == 80
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ from effx.recipe.language.recipe import BackendEntry
 from effx.specs.data import DataSettings, DataSource
 from effx.specs.exits import EarlyExitSettings
 from effx.specs.optimize import OptimizeSettings
-from effx.specs.stages import RecoveryStage
+from effx.specs.stages import OneShotStage, RecoveryStage
 from effx.specs.tokens import TokenPruningSettings
 from effx.specs.training import FinetuneSettings
 from effx.specs.workloads import SINGLE_STREAM
@@ -293,6 +293,38 @@ def test_rows_that_prove_less_than_they_seem_to_are_said_before_the_work_and_in_
     assert f"the 90 validation rows have {len(texts)} different texts" in printed
     answer = planned(few, settings, tmp_path)["answer tiny"].settings
     assert (answer.overlap, answer.different_texts) == (3, len(texts))
+
+
+@pytest.mark.parametrize("limit", [None, 100])
+def test_structures_are_chosen_on_rows_that_the_recovery_is_trained_on(
+    limit: int | None, checkpoint: Checkpoint, rows_folder: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(choosing, "LEAST", 10)  # there are few training rows
+    settings = OptimizeSettings.of(**{**VALUES, "limit": limit, "seed": 5})
+    checked = check(checkpoint.folder, settings, "single", str(rows_folder), ("onnxruntime",), "none",
+                    tmp_path / "labelled")  # fmt: skip
+    found = planned(checked, settings, tmp_path)
+    pruned, training = found["one-shot tiny-pruned1.5x"].settings, found["recovery tiny-1.5x"].settings
+    assert isinstance(pruned, OneShotStage) and isinstance(training, RecoveryStage)
+    trained = training.finetune.training
+    assert (trained.share is None) == (limit is not None)
+    assert (pruned.limit, pruned.share, pruned.one_shot.seed) == (trained.limit, trained.share, trained.seed)
+
+
+@pytest.mark.parametrize(("backend", "timed"), [("onnxruntime", True), ("torch", False)])
+def test_what_times_decide_is_of_the_host(
+    backend: str, timed: bool, checkpoint: Checkpoint, rows_folder: Path, tmp_path: Path
+) -> None:
+    """On a second machine nothing is taken over that the first one chose by time."""
+    settings = OptimizeSettings.of(**{**VALUES, "variant": "fp32", "also": ("none",)})
+    checked = check(checkpoint.folder, settings, "single", str(rows_folder), (backend,), "none",
+                    tmp_path / "labelled")  # fmt: skip
+    one, other = (planned(checked, settings, tmp_path, host=host) for host in ("one", "other"))
+    differing = {name for name in one if one[name].settings != other[name].settings}
+    engines = {f"export {name}.fp32.{backend}" for name in ("tiny", "tiny-1.5x")}
+    always = {"fastest tiny", f"costs tiny.fp32.{backend}.single", "profile tiny"}
+    assert differing == always | (engines if timed else set())
 
 
 def planned(

@@ -30,8 +30,10 @@ from effx.specs.training import FinetuneSettings
 from effx.structure import Layer, Structure
 from effx.train import exits, finetune, loop, tokens
 from effx.train.distillation import Distillation, HeadLoss, Teacher, matching
+from effx.train.lottery.start import initialise
 from tests import cache as caches
 from tests.conftest import write_rows
+from tests.models.huggingface.saved import classifier
 
 WORDS = ("good", "bad", "film", "plot", "was", "the", "and", "weak", "fine", "actor")
 
@@ -402,6 +404,53 @@ def test_a_teacher_of_another_encoder_teaches_predictions(
     with pytest.raises(UsageError, match="hidden_weight: the hidden states of the teacher t cannot be"):
         student("b", DistillationSettings(hidden_weight=0.5))
     assert not (tmp_path / "b").exists()
+
+
+def test_encoders_of_folders_with_one_name_are_told_apart(
+    encoders: dict[str, Path], rows_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Both are in folders named model, with the same tokenizer and sizes, but pretrained apart."""
+    for number, parent in enumerate(("a", "b")):
+        classifier(encoders["bert"], tmp_path / parent / "model", ("negative", "positive"), seed=number)
+
+    def trained_from(parent: str, name: str, teacher: Distillation | None, **values: Any) -> Checkpoint:
+        return finetune(
+            "sst2", tmp_path / parent / "model", out=tmp_path, name=name, data_folder=rows_folder,
+            settings=FinetuneSettings.of(**{"max_steps": 2, "max_length": 32, **values}),
+            distillation=teacher,
+        )  # fmt: skip
+
+    teacher = trained_from("a", "teacher", None, max_steps=60, lr=2e-3, batch_size=16)
+    layers = {}
+    for parent in ("a", "b"):
+        capsys.readouterr()
+        student = trained_from(parent, f"student-{parent}", Distillation(teacher.folder))
+        assert student.manifest.model == teacher.manifest.model == "model"
+        record = student.manifest.training.distillation
+        assert record is not None
+        layers[parent] = record.hidden_layers
+    assert layers == {"a": 3, "b": 0}
+    assert (
+        "teacher teacher: only predictions are compared, as it is of another encoder, which is named model "
+        "too: their token embeddings have nothing in common"
+    ) in capsys.readouterr().err
+    with pytest.raises(
+        UsageError, match=r"cannot be compared: it is of another encoder, .* Set hidden_weigh"
+    ):
+        trained_from("b", "c", Distillation(teacher.folder, DistillationSettings(hidden_weight=0.5)))
+
+
+def test_a_student_with_fresh_weights_learns_hidden_states(
+    trained: Checkpoint, encoders: dict[str, Path], rows_folder: Path, tmp_path: Path
+) -> None:
+    """As tickets with other initial weights do: nothing says that the weights are of another encoder."""
+    student = finetune(
+        "sst2", encoders["bert"], out=tmp_path, name="fresh", data_folder=rows_folder,
+        settings=FinetuneSettings.of(max_steps=2, max_length=32),
+        distillation=Distillation(trained.folder), reduce=lambda model: initialise(model, 7),
+    )  # fmt: skip
+    record = student.manifest.training.distillation
+    assert record is not None and record.hidden_layers == 3
 
 
 WRONG: Mapping[str, tuple[dict[str, Any], str]] = {

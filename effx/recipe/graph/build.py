@@ -8,12 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from effx.recipe.graph import lottery, multitask, sweeps
-from effx.recipe.graph.cells import Cell, CellBuilder, data_paths
+from effx.recipe.graph.cells import Cell, CellBuilder, chosen_by_time, data_paths
 from effx.recipe.graph.chains import Chain, chains, chains_of, exported_variants, has_search, joined
 from effx.recipe.graph.digests import Digests
 from effx.recipe.graph.plan import Artifacts
 from effx.recipe.language.recipe import ModelEntry, Recipe, TaskEntry, level_of, lottery_settings
-from effx.specs import backends, variants
 from effx.specs.levels import SUPER, Level
 from effx.specs.stages import ExportStage, ProfileStage, ReportStage
 
@@ -43,7 +42,7 @@ def cells(recipe: Recipe, digests: Digests, host: str, artifacts: Artifacts) -> 
                 chosen = sweeps.add(builder, task, model, recipe.tickets, artifacts)
                 complete[task.name] &= chosen is not None
             for seed in recipe.seeds:
-                part = _Part(builder, task, model, seed, chosen)
+                part = _Part(builder, task, model, seed, chosen, host)
                 engines[task.name] += part.add()
                 parts.append(part)
             if recipe.tickets is not None and searches and not recipe.needs_search:
@@ -72,6 +71,8 @@ class _Part:
     chosen: Level | None
     """The level of the super ticket; until it is known, tickets of that level, and what is made of them, are
     left out."""
+    host: str
+    """Id of the machine that measures."""
     checkpoints: dict[tuple[str, ...], Cell] = field(default_factory=dict)
     """Labels of a chain -> the cell of its checkpoint."""
 
@@ -106,7 +107,7 @@ class _Part:
         self.checkpoints[chain.labels] = cell
         engines: list[Cell] = []
         for variant in dict.fromkeys(variant.text for variant in exported_variants(builder.recipe, chain)):
-            engines += _engines(builder, cell, task, variant)
+            engines += _engines(builder, cell, task, variant, self.host)
         return engines
 
 
@@ -197,20 +198,20 @@ def _epochs(settings: dict[str, Any]) -> list[str]:
     return [*(["soft_epochs"] if learned else []), "epochs"]
 
 
-def _engines(builder: CellBuilder, checkpoint: Cell, task: TaskEntry, variant: str) -> list[Cell]:
+def _engines(builder: CellBuilder, checkpoint: Cell, task: TaskEntry, variant: str, host: str) -> list[Cell]:
     """Add the engines of one variant of a checkpoint, one for each backend and device."""
     engines = []
     for wanted in builder.recipe.backends:
         suffix = f".{wanted.device}" if wanted.device else ""
-        row = backends.get(wanted.backend)
-        scheme, built_for = variants.parse(variant).scheme, builder.recipe.built_for
-        chosen_by_time = row.is_chosen_by_time(scheme, row.device(wanted.device), built_for)
+        built_for = builder.recipe.built_for
+        timed = chosen_by_time(variant, wanted.backend, wanted.device, built_for)
         settings = ExportStage(
             variant=variant,
             backend=wanted.backend,
             device=wanted.device,
             calibration_rows=builder.recipe.calibration_rows,
             built_for=built_for,
+            host=host if timed else None,
         )
         engines.append(
             builder.add(
@@ -220,7 +221,7 @@ def _engines(builder: CellBuilder, checkpoint: Cell, task: TaskEntry, variant: s
                 local_paths=data_paths(task),
                 sources=(checkpoint.id,),
                 backends=(wanted.backend,),
-                alone=chosen_by_time,  # what else the host does would be measured, too
+                alone=timed,  # what else the host does would be measured, too
                 group=f"{variant} {wanted.backend}",
             )
         )

@@ -25,6 +25,7 @@ from effx.errors import UsageError
 from effx.recipe.execute.protocol import CellInputs, LocalPaths
 from effx.recipe.graph.digests import Digests
 from effx.recipe.language.recipe import DEMO_MODEL, ModelEntry, Recipe, TaskEntry
+from effx.specs import backends, variants
 from effx.specs.settings import Settings
 from effx.specs.stages import STAGES, PretrainStage
 from effx.specs.training import FinetuneSettings, steps_of
@@ -194,6 +195,19 @@ def data_paths(task: TaskEntry, model: ModelEntry | None = None) -> LocalPaths:
 
 def _absolute(source: str | None) -> str | None:
     return str(Path(source).resolve()) if source is not None and Path(source).is_dir() else source
+
+
+def chosen_by_time(variant: str, backend: str, device: str | None, built_for: str | None) -> bool:
+    """Whether an engine is the fastest of several candidates, so that it depends on the host.
+
+    Args:
+        variant: its name.
+        backend: that builds it.
+        device: that it is built for; None: the backend's own.
+        built_for: the workload in which candidates are compared; None: the usual one.
+    """
+    row = backends.get(backend)
+    return row.is_chosen_by_time(variants.parse(variant).scheme, row.device(device), built_for)
 
 
 def is_alone(stage: str) -> bool:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from effx import files, records
 from effx.recipe.execute.protocol import LocalPaths
 from effx.recipe.execute.stages import common
-from effx.recipe.graph.cells import Cell, CellBuilder
+from effx.recipe.graph.cells import Cell, CellBuilder, chosen_by_time
 from effx.recipe.graph.plan import Artifacts
 from effx.recipe.language.recipe import TaskEntry
 from effx.specs.exits import EarlyExitSettings
@@ -83,14 +83,14 @@ def add(
         host: id of the machine that measures.
         unlabelled: further texts for the recovery.
     """
-    made = _Cells(builder, task, checked, settings, workload, unlabelled)
+    made = _Cells(builder, task, checked, settings, workload, unlabelled, host)
     full = made.unreduced()
     folder = artifacts(made.fastest(full).id)
     if folder is None:
         return
     backend = str(records.read_json(folder / common.FASTEST)["backend"])
-    engines = [*full, *made.reduced(backend, host, meter if settings.objective == "energy" else "none")]
-    session = made.session(engines, meter, host)
+    engines = [*full, *made.reduced(backend, meter if settings.objective == "energy" else "none")]
+    session = made.session(engines, meter)
     choosing = made.choosing(engines)
     answer = builder.add(
         "answer",
@@ -109,8 +109,9 @@ class _Cells:
 
     def __init__(
         self, builder: CellBuilder, task: TaskEntry, checked: Checked, settings: OptimizeSettings,
-        workload: BuiltFor, unlabelled: Path | None,
+        workload: BuiltFor, unlabelled: Path | None, host: str,
     ) -> None:  # fmt: skip
+        self._host = host
         self._builder, self._task, self._settings, self._workload = builder, task, settings, workload
         self._also_trained, checkpoint = checked.also_trained, checked.checkpoint
         self._device = checked.device
@@ -145,15 +146,14 @@ class _Cells:
             if isinstance(cell.settings, ExportStage) and cell.settings.variant == self._settings.variant
         ]  # fmt: skip
         return self._builder.add(
-            "fastest", self.name, FastestStage(), sources=tuple(cell.id for cell in wanted)
+            "fastest", self.name, FastestStage(host=self._host), sources=tuple(cell.id for cell in wanted)
         )
 
-    def reduced(self, backend: str, host: str, meter: str) -> list[Cell]:
+    def reduced(self, backend: str, meter: str) -> list[Cell]:
         """Add the cost table, and for each speed-up the pruning, the recovery and the engine.
 
         Args:
             backend: on which the costs are measured.
-            host: id of the machine that measures.
             meter: of the costs' energy.
         """
         settings = self._settings
@@ -162,15 +162,19 @@ class _Cells:
             "costs", name,
             CostsStage(
                 variant=settings.variant, backend=backend, device=self._device, workload=self._workload,
-                rounds=_ROUNDS, checks=_CHECKS, seed=settings.seed, host=host, meter=meter,
+                rounds=_ROUNDS, checks=_CHECKS, seed=settings.seed, host=self._host, meter=meter,
             ),
             (self._given,), backends=(backend,), meter=meter, alone=True,
         )  # fmt: skip
         engines, before = self._also(self._given, backend), self._given
         for speedup in sorted(settings.speedups):
+            training = self._finetune.training  # the same rows are left out
             pruned = self._add(
                 "one-shot", f"{self.name}-pruned{speedup:g}x",
-                OneShotStage(one_shot=settings.one_shot(speedup)), (before, costs), keep=False,
+                OneShotStage(
+                    one_shot=settings.one_shot(speedup), limit=training.limit, share=training.share
+                ),
+                (before, costs), keep=False,
             )  # fmt: skip
             stage = RecoveryStage(
                 task=self._task.name, limit_s=settings.recovery_s, finetune=self._finetune,
@@ -233,18 +237,21 @@ class _Cells:
         )  # fmt: skip
         return [self._add("choosing", self.name, stage, engines, backends=_backends(engines))]
 
-    def session(self, engines: Sequence[Cell], meter: str, host: str) -> Cell:
+    def session(self, engines: Sequence[Cell], meter: str) -> Cell:
         """Add the session that measures all engines."""
+        stage = ProfileStage(plan=_plan(self._workload), meter=meter, host=self._host)
         return self._add(
-            "profile", self.name, ProfileStage(plan=_plan(self._workload), meter=meter, host=host), engines,
-            backends=_backends(engines), meter=meter, alone=True, work=float(len(engines)),
+            "profile", self.name, stage, engines, backends=_backends(engines), meter=meter, alone=True,
+            work=float(len(engines)),
         )  # fmt: skip
 
     def _engine(self, checkpoint: Cell, variant: str, backend: str) -> Cell:
+        timed = chosen_by_time(variant, backend, self._device, self._workload)
         return self._add(
             "export", f"{checkpoint.name}.{variant}.{backend}{self._suffix}",
             ExportStage(
-                variant=variant, backend=backend, device=self._device, built_for=self._workload
+                variant=variant, backend=backend, device=self._device, built_for=self._workload,
+                host=self._host if timed else None,
             ),
             (checkpoint,), backends=(backend,), alone=True, group=f"{variant} {backend}",
         )  # fmt: skip

@@ -7,6 +7,7 @@ from pathlib import Path
 from effx.recipe.execute.protocol import CellSpec, StageOutput
 from effx.recipe.execute.stages import common
 from effx.specs.stages import OneShotStage
+from effx.specs.training import TrainingSettings
 
 
 def run(cell: CellSpec, out: Path) -> StageOutput:
@@ -25,5 +26,6 @@ def run(cell: CellSpec, out: Path) -> StageOutput:
         name=cell.name,
         data_folder=cell.local_paths.data,
         strict=False,  # the table only chooses; the engines are measured
+        training=TrainingSettings.of(limit=settings.limit, share=settings.share, seed=settings.one_shot.seed),
     )
     return StageOutput(checkpoint.digest, common.scores(checkpoint))
