@@ -22,6 +22,8 @@ from effx.specs.tasks import Task
 _DECIMAL_COMMA = re.compile(r"-?[0-9]+,[0-9]+")
 _MISSING = ("na", "n/a", "nan", "null", "none", "?", "missing", "unknown")
 """What a missing number is written as, in lower case."""
+_TRUTH_VALUES = {"true": "true", "1": "true", "1.0": "true", "false": "false", "0": "false", "0.0": "false"}
+"""A label in lower case -> its truth value, where other labels are true or false."""
 _USUAL_CLASSES = 100
 _FEW_VALUES = 20
 _MOST_UNLABELLED = 0.05
@@ -63,6 +65,7 @@ def infer(
         raise DataError(
             f"{source}: every row has the label '{next(iter(values))}'; at least 2 labels are needed."
         )
+    _check_truth_values(values, source)
     names = _class_names(values, len(texts), settings, source)
     return Task(name, of_classes.name, columns, names, of_classes.metrics)
 
@@ -174,6 +177,20 @@ def _check_numbers(values: Mapping[str, int], source: str) -> None:
             "these rows; or, if all labels are classes, set task_kind to classification",
             settings="task_kind",
         )
+
+
+def _check_truth_values(values: Mapping[str, int], source: str) -> None:
+    """Raise :class:`DataError` where true or false is written in two ways, which would become two classes."""
+    written: dict[str, str] = {}
+    if not any(value.casefold() in ("true", "false") for value in values):
+        return
+    for value in values:
+        truth = _TRUTH_VALUES.get(value.casefold())
+        if truth is not None and written.setdefault(truth, value) != value:
+            raise DataError(
+                f"{source}: the labels {written[truth]} and {value} are the same truth value: "
+                "write both alike"
+            )
 
 
 def _are_numbers(values: Mapping[str, int], source: str) -> bool:

@@ -78,11 +78,27 @@ def test_numbers_to_predict() -> None:
         (("1,5", "2", "3,25"), "numbers with a decimal comma, such as 1,5: write them with a point"),
         (("1,5", "2,0", "n/a"), "numbers with a decimal comma, such as 1,5"),
         (("01", "1", "2"), "the labels 01 and 1 are the same number"),
+        (("True", "False", "1", "0"), "the labels True and 1 are the same truth value: write both alike"),
+        (("TRUE", "False", "FALSE"), "the labels False and FALSE are the same truth value"),
+        (("true", "0.0", "false"), "the labels 0.0 and false are the same truth value"),
     ],
 )
 def test_labels_that_are_not_clear(texts: tuple[str, ...], message: str) -> None:
     with pytest.raises(DataError, match=message):
         infer(*texts)
+
+
+def test_true_and_false_are_classes() -> None:
+    assert infer("True", "False").labels == ("False", "True")
+    assert infer("true", "false", "unclear", "2").labels == ("2", "false", "true", "unclear")
+
+
+def test_truth_values_and_numbers_of_json_are_not_mixed(tmp_path: Path) -> None:
+    labels = ("true", "false", "1", "0")
+    lines = [f'{{"sentence": "a{index}", "label": {labels[index % 4]}}}' for index in range(40)]
+    (tmp_path / "train.jsonl").write_text("\n".join(lines))
+    with pytest.raises(DataError, match="the labels True and 1 are the same truth value"):
+        data.resolve("mine", tmp_path)
 
 
 def test_rows_without_a_label_are_left_out_and_counted(
