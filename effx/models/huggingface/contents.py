@@ -10,6 +10,7 @@ import re
 from collections.abc import Collection
 
 from effx.errors import one_line
+from effx.models import heads
 from effx.models.huggingface import pooling
 from effx.models.huggingface.folder import ModelFolder, wrong
 from effx.models.huggingface.weights import Tensors
@@ -125,7 +126,7 @@ def head_of(
     if problem == "multi_label_classification":
         return Head("multi-label", outputs, description)
     if len(outputs) == 1:
-        sigmoid = _ends_in_sigmoid(folder)
+        sigmoid = (activation(folder) or "").endswith(_SIGMOID)
         of_numbers = problem == "regression" and not sigmoid
         return Head("regression", outputs, description, sigmoid=sigmoid, of_numbers=of_numbers)
     if problem == "regression":
@@ -170,12 +171,11 @@ def check_unused(
     return notes
 
 
-def _ends_in_sigmoid(folder: ModelFolder) -> bool:
-    """Return whether sentence-transformers applies a sigmoid to the output."""
-    settings = folder.config.get("sentence_transformers") or {}
+def activation(folder: ModelFolder) -> str | None:
+    """Return the class that a CrossEncoder applies to the outputs; None: no file states it."""
     named = (
         folder.cross_encoder_config.get("activation_fn")  # as version 5.7 writes it
-        or settings.get("activation_fn")
+        or heads.activation(folder.config)
         or folder.config.get("sbert_ce_default_activation_function")  # before version 4
     )
-    return str(named or "").endswith(_SIGMOID)
+    return str(named) if named else None

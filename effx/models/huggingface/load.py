@@ -219,7 +219,8 @@ def build(
         raise wrong(
             folder.name, f"transformers has no model for question answering of type {config.model_type}"
         )
-    heads.describe(config, task, plan.names(opened.head.outputs))
+    activation = contents.activation(folder) if plan.keep else None
+    heads.describe(config, task, plan.names(opened.head.outputs), activation)
     skeleton = _skeleton(config, trust_remote_code, heads.head_type(task))
     known = set(skeleton.state_dict())
     path, embeds = family.output_path(skeleton), family.embeds(skeleton)
@@ -365,7 +366,8 @@ def _from_checkpoint(checkpoint: Checkpoint, task: Task, plan: HeadPlan) -> Load
         )
     known = tuple(model.config.id2label[number] for number in sorted(model.config.id2label))
     _refit(model, family, task, plan)
-    heads.describe(model.config, task, plan.names(known))
+    activation = heads.activation(vars(model.config)) if plan.keep else None
+    heads.describe(model.config, task, plan.names(known), activation)
     tokenizer = checkpoints.tokenizer(checkpoint.folder)
     fresh = not plan.keep and not family.embeds(model)
     return Loaded(model, tokenizer, plan.words, fresh, remaining.head_pooling)

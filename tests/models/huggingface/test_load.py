@@ -23,6 +23,7 @@ from effx.errors import EffxError, UsageError
 from effx.models import checkpoints, evaluate, families, pretrained, prune, save, structure
 from effx.models.huggingface import load
 from effx.specs.heads import HeadSettings
+from effx.specs.kinds import KINDS
 from effx.specs.tasks import TASKS, Task
 from tests.conftest import CONFIGS
 from tests.models.huggingface.saved import change_config, classifier
@@ -332,3 +333,50 @@ def test_equally_narrow_layers_do_not_say_how_large_a_head_is(
         load(tmp_path / "m", TASKS["mnli"])
     change_config(tmp_path / "m", pruned_heads={str(index): [2, 3] for index in range(3)})
     assert structure(load(tmp_path / "m", TASKS["mnli"]).model).layers[0].heads == (0, 1)
+
+
+IDENTITY, SIGMOID = "torch.nn.modules.linear.Identity", "torch.nn.modules.activation.Sigmoid"
+
+
+@pytest.mark.parametrize("task", ["stsb", "ranked"])
+@pytest.mark.parametrize(
+    ("stated", "fresh", "expected"),
+    [
+        (None, False, IDENTITY),
+        (IDENTITY, False, IDENTITY),
+        (SIGMOID, False, SIGMOID),
+        (SIGMOID, True, IDENTITY),
+    ],
+)
+@pytest.mark.parametrize("file", ["config.json", "config_sentence_transformers.json"])
+def test_a_single_output_names_the_function_that_a_cross_encoder_applies(
+    file: str,
+    stated: str | None,
+    fresh: bool,
+    expected: str,
+    task: str,
+    encoders: dict[str, Path],
+    tmp_path: Path,
+) -> None:
+    """Without a name, sentence-transformers applies a sigmoid to a single output."""
+    folder = tmp_path / "m"
+    classifier(encoders["bert"], folder, ("LABEL_0",), problem_type="regression")
+    if stated is not None:
+        change_config(folder, sentence_transformers={"activation_fn": stated, "version": "5.0.0"})
+    if stated is not None and file != "config.json":
+        change_config(folder, sentence_transformers=None)
+        settings = {"model_type": "CrossEncoder", "activation_fn": stated}
+        (folder / file).write_text(json.dumps(settings))
+    ranked = Task("ranked", "ranking", ("query", "passage"), (), KINDS["ranking"].metrics)
+    chosen = ranked if task == "ranked" else TASKS["stsb"]
+    loaded = load(folder, chosen, head=HeadSettings(fresh_head=fresh))
+    made = save(loaded.model, tmp_path / "c", tokenizer=loaded.tokenizer, task=chosen)
+    config = json.loads((made.folder / "config.json").read_text())
+    assert config["sentence_transformers"]["activation_fn"] == expected
+    again = load(made.folder, chosen, head=HeadSettings(fresh_head=fresh))
+    assert again.model.config.sentence_transformers["activation_fn"] == expected
+
+
+def test_several_outputs_name_no_function(encoders: dict[str, Path], tmp_path: Path) -> None:
+    classifier(encoders["bert"], tmp_path / "m", NLI)
+    assert not hasattr(load(tmp_path / "m", TASKS["mnli"]).model.config, "sentence_transformers")
