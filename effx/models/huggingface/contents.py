@@ -7,7 +7,8 @@ of pretraining, and a pooler that the task model does not have.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from typing import Any
 
 from effx.errors import one_line
 from effx.models import heads
@@ -25,7 +26,8 @@ _PRETRAINING = re.compile(
 _POOLER = re.compile(r"(^|\.)pooler\.")
 _HEADS = re.compile(r"^(classifier|pre_classifier|qa_outputs)\.")
 _SIGMOID = "Sigmoid"
-
+_TAKEN_OVER = ("nomic_bert",)
+"""Model types whose original code transformers has taken over, so that their files name it."""
 
 _RANGES = {
     "layer_norm_eps": (0.0, 1.0), "initializer_range": (0.0, 100.0), "hidden_dropout_prob": (0.0, 1.0),
@@ -39,10 +41,16 @@ def check_config(folder: ModelFolder) -> None:
     """Raise for a config that describes more than effx computes.
 
     Raises:
-        UsageError: relative position embeddings, a decoder, cross attention, quantized weights, another
-            normalisation, or a number outside its range.
+        UsageError: code of its own, relative position embeddings, a decoder, cross attention, quantized
+            weights, another normalisation, or a number outside its range.
     """
     config = folder.config
+    if code := _own_code(config):
+        raise wrong(
+            folder.name,
+            f"config.json names code of its own for the model (auto_map: {one_line(code, 80)}), and effx "
+            "computes the model of transformers: if both compute the same, remove auto_map from config.json",
+        )
     positions = config.get("position_embedding_type")
     if positions not in (None, "absolute"):
         raise wrong(
@@ -72,6 +80,14 @@ def check_config(folder: ModelFolder) -> None:
         )
     if config.get("layer_norm_type") not in (None, "layer_norm"):
         raise wrong(folder.name, f"its normalisation is {config['layer_norm_type']}, not LayerNorm")
+
+
+def _own_code(config: Mapping[str, Any]) -> str | None:
+    """Return the class of a model in the repository's own code; None: transformers has its model."""
+    named = config.get("auto_map")
+    if not isinstance(named, Mapping) or config.get("model_type") in _TAKEN_OVER:
+        return None
+    return next((str(value) for key, value in named.items() if str(key).startswith("AutoModel")), None)
 
 
 def head_of(

@@ -135,6 +135,12 @@ QUERY = "bert.encoder.layer.1.attention.self.query.weight"
     ("change", "message"),
     [
         (lambda f: change_config(f, position_embedding_type="relative_key"), "of type relative_key"),
+        (
+            lambda f: change_config(
+                f, auto_map={"AutoModelForSequenceClassification": "modeling_mine.MyBert"}
+            ),
+            "code of its own for the model .auto_map: modeling_mine.MyBert., .* remove auto_map",
+        ),
         (lambda f: change_config(f, is_decoder=True), "says is_decoder: effx computes encoders only"),
         (lambda f: change_config(f, quantization_config={"bits": 4}), "weights are quantized"),
         # transformers 5.0 does not check the types of a config
@@ -186,6 +192,12 @@ def test_what_would_be_left_out_is_refused_by_name(
     with pytest.raises(EffxError, match=message) as caught:
         load(tmp_path / "m", TASKS["mnli"])
     assert "\n" not in str(caught.value)
+
+
+def test_code_of_other_files_is_no_code_of_the_model(encoders: dict[str, Path], tmp_path: Path) -> None:
+    classifier(encoders["bert"], tmp_path / "m", NLI)
+    change_config(tmp_path / "m", auto_map={"AutoConfig": "configuration_mine.MyConfig"})
+    assert not load(tmp_path / "m", TASKS["mnli"]).fresh
 
 
 def test_harmless_tensors_are_left_out_and_named(encoders: dict[str, Path], tmp_path: Path) -> None:
