@@ -188,7 +188,8 @@ def _check_truth_values(values: Mapping[str, int], source: str) -> None:
         truth = _TRUTH_VALUES.get(value.casefold())
         if truth is not None and written.setdefault(truth, value) != value:
             raise DataError(
-                f"{source}: the labels {written[truth]} and {value} are the same truth value: write both alike"
+                f"{source}: the labels {written[truth]} and {value} are the same truth value: "
+                "write both alike"
             )
 
 

@@ -476,18 +476,24 @@ def _unlabelled(task: Task, table: Table, columns: Columns) -> UnlabelledRows:
     Raises:
         DataError: a value is neither.
     """
-    notes = _notes(table)
+    texts = (_words if task.behavior.of_words else _texts)(table, columns.texts)
+    notes = [*_notes(table), *([] if task.behavior.of_words else _empty(texts))]
     for note in notes:
         progress.say_once(f"{table.source}: {note}")
     names = tuple(table.columns[index] for index in columns.texts)
     origin = Origin(names, None, table.format, tuple(notes))
-    texts = (_words if task.behavior.of_words else _texts)(table, columns.texts)
     return UnlabelledRows(texts, table.source, origin)
 
 
 def _notes(table: Table) -> list[str]:
     skipped = f"{table.skipped} rows with a wrong number of fields are left out"
     return [skipped] if table.skipped else []
+
+
+def _empty(texts: Sequence[tuple[str, ...]]) -> list[str]:
+    """Return how many rows have an empty text, as a note; an empty list: none has."""
+    count = sum(not all(map(str.strip, row)) for row in texts)
+    return [f"{count:,} of {len(texts):,} rows have an empty text"] if count else []
 
 
 def _rows(
@@ -534,10 +540,11 @@ def _rows(
         notes.append(f"{unlabelled} rows without a label (-1 or -) are left out")
     if not len(with_label):
         raise _no_labels(table, label_column, labelled)
+    of_rows = [texts[index] for index in with_label]
+    notes += [] if task.behavior.of_words else _empty(of_rows)
     for note in notes:
         progress.say_once(f"{table.source}: {note}")
     origin = Origin(names, label_column, table.format, tuple(notes))
-    of_rows = [texts[index] for index in with_label]
     positions: np.ndarray | None = np.asarray(with_label, dtype=np.int64)
     if task.behavior.collect is not None:  # several lines are one row
         of_rows, encoded = task.behavior.collect(of_rows, encoded, lambda row: table.where(with_label[row]))

@@ -98,16 +98,20 @@ def up_to_date(
     target: Path,
     checkpoint: Checkpoint,
     variant: Variant,
+    backend: str,
+    device: str,
     rows: DataRecord | None,
     calibration_rows: int,
     built_for: str | None = None,
 ) -> Engine | None:
-    """Return the engine at ``target`` if it was built from this checkpoint and passed its gates.
+    """Return the engine at ``target`` if it is this variant of this checkpoint and passed its gates.
 
     Args:
         target: the engine's folder.
         checkpoint: the one to export.
         variant: of it.
+        backend: of the engine.
+        device: of the engine.
         rows: of the gates and of calibration; None: unknown, so that those of the engine are good.
         calibration_rows: see :func:`effx.export.export_all`.
         built_for: the same.
@@ -120,6 +124,8 @@ def up_to_date(
         return None
     before = engine.manifest
     same = (before.checkpoint.digest, before.calibration_rows) == (checkpoint.digest, calibration_rows)
+    # a folder may have been copied or renamed
+    same = same and (engine.variant, engine.backend, engine.device) == (variant.text, backend, device)
     chosen = backends.get(engine.backend).is_chosen_by_time(variant.scheme, engine.device, built_for)
     same = same and before.built_for == (built_for if chosen else None)
     if same and variant.multi:

@@ -117,7 +117,9 @@ def export_all(
                 order.append(target)
                 engine = None
                 if not overwrite:
-                    engine = up_to_date(target, checkpoint, variant, rows, calibration_rows, built_for)
+                    engine = up_to_date(
+                        target, checkpoint, variant, backend, target_device, rows, calibration_rows, built_for
+                    )
                 if engine:
                     progress.say(f"{target.name}: up to date")
                     ready[target] = engine

@@ -50,18 +50,34 @@ HEADS: Mapping[str, HeadType] = {
 }
 
 
+IDENTITY = "torch.nn.modules.linear.Identity"
+
+
 def head_type(task: Task) -> HeadType:
     """Return the type of head that a task needs."""
     return HEADS[task.behavior.head]
 
 
-def describe(config: PreTrainedConfig, task: Task, names: Sequence[str] | None = None) -> None:
+def activation(config: Mapping[str, Any]) -> str | None:
+    """Return the class that a CrossEncoder applies to the outputs, as the config says; None: unstated."""
+    settings = config.get("sentence_transformers")
+    named = settings.get("activation_fn") if isinstance(settings, Mapping) else None
+    return named if isinstance(named, str) else None
+
+
+def describe(
+    config: PreTrainedConfig, task: Task, names: Sequence[str] | None = None, activation: str | None = None
+) -> None:
     """Write the number and names of the task's outputs into a model's config.
+
+    A CrossEncoder of sentence-transformers applies a sigmoid to a single output unless the config names
+    another function.
 
     Args:
         config: changed in place.
         task: that the model is for.
         names: those that the model's users know, in the order of the task's labels; None: the task's labels.
+        activation: class that a CrossEncoder applies to a single output; None: the identity.
     """
     if task.outputs:
         config.num_labels = task.outputs
@@ -70,3 +86,5 @@ def describe(config: PreTrainedConfig, task: Task, names: Sequence[str] | None =
         config.label2id = {label: number for number, label in enumerate(names or task.labels)}
     if task.behavior.problem_type is not None:
         config.problem_type = task.behavior.problem_type
+    if task.behavior.head == "sequence" and task.outputs == 1:
+        config.sentence_transformers = {"activation_fn": activation or IDENTITY}

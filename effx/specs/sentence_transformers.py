@@ -13,6 +13,14 @@ from typing import Any
 MODULES_FILE = "modules.json"
 POOLING_FILE = "1_Pooling/config.json"
 LENGTH_FILE = "sentence_bert_config.json"
+LENGTH_FILES = (
+    LENGTH_FILE,
+    *(
+        f"sentence_{kind}_config.json"
+        for kind in ("roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
+    ),
+)
+"""Names of the file with the maximum length; of several, the first that is not empty counts."""
 CONFIG_FILE = "config_sentence_transformers.json"
 POOLING_SWITCHES = {"pooling_mode_cls_token": "cls", "pooling_mode_mean_tokens": "mean"}
 _TYPES = {

@@ -239,3 +239,28 @@ def test_a_class_name_that_no_manifest_can_hold_is_refused(tmp_path: Path, label
     write_rows(tmp_path / "train.jsonl", rows)
     with pytest.raises(DataError, match=message):
         data.resolve("mine", DataSource(str(tmp_path)))
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_rows_with_an_empty_text_are_counted(
+    labelled: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    texts = ["", "  ", "a film", "", "another film"]
+    (tmp_path / "train.csv").write_text(
+        "sentence,label\n" + "".join(f"{text},{index % 2}\n" for index, text in enumerate(texts))
+    )
+    task = data.resolve("mine", tmp_path)
+    if labelled:
+        rows = data.load(task, "train", tmp_path)
+    else:
+        (tmp_path / "train.csv").rename(tmp_path / "validation.csv")
+        source = DataSource(str(tmp_path), DataSettings(unlabelled=True))
+        rows = data.load_to_measure(task, source)
+    assert len(rows) == len(texts)
+    assert "3 of 5 rows have an empty text" in capsys.readouterr().err
+    assert rows.origin is not None and "3 of 5 rows have an empty text" in rows.origin.notes
+
+
+def test_no_note_where_every_text_has_characters(rows_folder: Path) -> None:
+    rows = data.load(data.resolve("mine", rows_folder), "train", rows_folder)
+    assert rows.origin is not None and not rows.origin.notes

@@ -103,6 +103,17 @@ def test_engines_are_rebuilt_where_the_rows_of_their_gates_changed(
     assert built == [True, False, True]
 
 
+def test_a_folder_with_the_engine_of_another_variant_is_not_up_to_date(
+    checkpoint: Checkpoint, engines_copy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = engines_copy / "tiny.int8.onnxruntime"
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.copytree(engines_copy / "tiny.fp32.onnxruntime", target)
+    engine = export(checkpoint.folder, "int8", out=engines_copy)
+    assert (engine.folder, engine.variant, engine.manifest.precision) == (target, "int8", "int8")
+    assert "up to date" not in capsys.readouterr().err
+
+
 def test_engines_are_rebuilt_only_when_the_checkpoint_changed(
     checkpoint: Checkpoint, engines_copy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

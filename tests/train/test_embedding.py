@@ -21,7 +21,7 @@ from effx.encoding import Encoder
 from effx.errors import ArtifactError, DataError, UsageError
 from effx.export import hub, parity, triton
 from effx.export.foreign.importing import import_engine
-from effx.models import add_ramps, checkpoints, evaluate, load, pretrained, prune, save
+from effx.models import add_ramps, checkpoints, evaluate, huggingface, load, pretrained, prune, save
 from effx.models.losses import LOSSES
 from effx.profile.worker import Worker
 from effx.specs.data import DataSettings, DataSource
@@ -219,7 +219,8 @@ def test_a_model_made_elsewhere_keeps_its_scores(
         import_model(plain, out=tmp_path, data_folder=source, settings=ImportSettings(task="stsb"))
 
 
-POOLING = "1_Pooling/config.json"
+POOLING, LENGTH = "1_Pooling/config.json", "sentence_bert_config.json"
+CONFIG = "config_sentence_transformers.json"
 DAMAGED: list[tuple[str, Callable[[Any], object], str]] = [
     ("modules.json", lambda value: value[1].update(type="x.Dense"), "has the modules Transformer, Dense"),
     ("modules.json", lambda value: value[0].update(path="0_T"), "the Transformer is in 0_T"),
@@ -228,10 +229,27 @@ DAMAGED: list[tuple[str, Callable[[Any], object], str]] = [
     (POOLING, lambda value: value.update(pooling_mode_cls_token=True), "its pooling is cls and mean"),
     (POOLING, lambda value: value.update(pooling_mode="max"), "its pooling is max"),
     (POOLING, lambda value: value.clear(), "its pooling is not stated"),
-    ("config_sentence_transformers.json",
+    (CONFIG,
      lambda value: value.update(prompts={"q": "query: "}, default_prompt_name="q"),
      "sentence-transformers puts the prompt 'query:' before each text"),
-    ("sentence_bert_config.json", lambda value: value.update(max_seq_length="x"), "expected an integer"),
+    (LENGTH, lambda value: value.update(max_seq_length="x"), "expected an integer"),
+    (LENGTH, lambda value: value.update(processing_kwargs={"text": {"max_length": 8}}),
+     "sentence_bert_config.json: effx does not compute processing_kwargs: {'text': {'max_length': 8}}"),
+    (LENGTH, lambda value: value.update(config_args={"rotary_scaling_factor": 2}), "compute config_args"),
+    (LENGTH, lambda value: value.update(model_args={"torch_dtype": "bfloat16", "num_labels": 2}),
+     "model_args: effx does not compute num_labels: 2"),
+    (LENGTH, lambda value: value.update(transformer_task="fill-mask"), "effx computes feature-extraction"),
+    (LENGTH, lambda value: value.update(modality_config={"text": {"method": "get_text_features"}}),
+     "modality_config: effx computes last_hidden_state of forward"),
+    (CONFIG, lambda value: value.update(truncate_dim=8), "effx does not compute truncate_dim: 8"),
+    (CONFIG, lambda value: value.update(model_type="SparseEncoder"), "says SparseEncoder: effx computes"),
+    (LENGTH, lambda value: value.update(  # as version 6 writes it, and harmless arguments of older ones
+        transformer_task="feature-extraction", module_output_name="token_embeddings", unpad_inputs=True,
+        modality_config={"text": {"method": "forward", "method_output_name": "last_hidden_state"}},
+        model_args={"add_pooling_layer": False}, config_args={}, query_length=None), ""),
+    (CONFIG, lambda value: value.update(
+        __version__={"pytorch": "2.8.0"}, prompts={"query": ""}, default_prompt_name=None, truncate_dim=None),
+     ""),
 ]  # fmt: skip
 
 
@@ -247,6 +265,21 @@ def test_what_effx_does_not_compute_of_an_encoder_is_refused(
     with pytest.raises(UsageError, match=message) as error:
         pretrained(plain, PAIRS)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("kind", ["roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet"])
+def test_the_maximum_length_has_a_file_of_several_names(
+    kind: str, embedder: Checkpoint, tmp_path: Path
+) -> None:
+    plain = without_manifest(embedder, tmp_path / "plain")
+    (plain / LENGTH).unlink()
+    (plain / f"sentence_{kind}_config.json").write_text(json.dumps({"max_seq_length": 9}))
+    assert huggingface.load(plain, PAIRS).max_length == 9
+    (plain / LENGTH).write_text(json.dumps({"max_seq_length": 7}))
+    assert huggingface.load(plain, PAIRS).max_length == 7
+    (plain / LENGTH).write_text("{")
+    with pytest.raises(UsageError, match="sentence_bert_config.json"):
+        huggingface.load(plain, PAIRS)
 
 
 ROWS: list[tuple[dict[str, object], str]] = [

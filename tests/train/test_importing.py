@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import huggingface_hub
 import numpy as np
@@ -16,8 +17,10 @@ from effx import corpus, data
 from effx.artifacts import Checkpoint
 from effx.encoding import Encoder
 from effx.errors import ArtifactError, DataError, UsageError
-from effx.models import evaluate, load
+from effx.files import write_json
+from effx.models import evaluate, huggingface, load
 from effx.specs.data import DataSettings, DataSource
+from effx.specs.heads import HeadSettings
 from effx.specs.imports import ImportSettings
 from effx.specs.tasks import TASKS
 from effx.train import as_checkpoint, import_model
@@ -174,6 +177,45 @@ def test_a_cross_encoder_scores_pairs(encoders: dict[str, Path], tmp_path: Path,
                          settings=ImportSettings(task="stsb"))  # fmt: skip
     assert value.manifest.imported is not None and "before the sigmoid" in value.manifest.imported.head
     np.testing.assert_allclose(ours(value, texts), theirs, atol=1e-5)
+
+
+TRANSFORMER = {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.base.modules.Transformer"}
+QUERY = {"prompts": {"query": "query: "}, "default_prompt_name": "query"}
+OF_A_CROSS_ENCODER: list[tuple[dict[str, Any], dict[str, Any], dict[str, Any], str]] = [
+    (QUERY, {}, {}, "puts the prompt 'query:' before each text"),
+    ({"prompts": {"query": "query: "}}, {"max_seq_length": 12}, {}, ""),
+    ({}, {"max_seq_length": 12, "transformer_task": "sequence-classification"}, {}, ""),
+    ({}, {"processing_kwargs": {"text": {"max_length": 8}}}, {}, "effx does not compute processing_kwargs"),
+    ({}, {"modality_config": {"text": {"method_output_name": "hidden"}}}, {}, "effx computes logits of forw"),
+    ({"truncate_dim": 3}, {}, {}, "effx does not compute truncate_dim: 3"),
+    (
+        {},
+        {},
+        {"type": "sentence_transformers.cross_encoder.modules.LogitScore"},
+        "has the modules LogitScore",
+    ),
+]
+
+
+@pytest.mark.parametrize(("config", "length", "module", "message"), OF_A_CROSS_ENCODER)
+def test_the_files_of_a_cross_encoder_are_read(
+    config: dict[str, Any],
+    length: dict[str, Any],
+    module: dict[str, Any],
+    message: str,
+    encoders: dict[str, Path],
+    tmp_path: Path,
+) -> None:
+    classifier(encoders["bert"], folder := tmp_path / "m", ("LABEL_0",))
+    write_json(folder / "config_sentence_transformers.json", {"model_type": "CrossEncoder", **config})
+    write_json(folder / "modules.json", [{**TRANSFORMER, **module}])
+    write_json(folder / "sentence_bert_config.json", length)
+    if not message:
+        assert huggingface.load(folder, TASKS["stsb"]).max_length == 12
+        return
+    with pytest.raises(UsageError, match=message):
+        huggingface.load(folder, TASKS["stsb"])
+    assert huggingface.load(folder, TASKS["stsb"], head=HeadSettings(fresh_head=True)).fresh
 
 
 def test_without_a_task_or_rows_the_user_is_asked(model: PreTrainedModel, tmp_path: Path) -> None:

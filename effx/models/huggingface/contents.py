@@ -7,9 +7,11 @@ of pretraining, and a pooler that the task model does not have.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from typing import Any
 
 from effx.errors import one_line
+from effx.models import heads
 from effx.models.huggingface import pooling
 from effx.models.huggingface.folder import ModelFolder, wrong
 from effx.models.huggingface.weights import Tensors
@@ -24,7 +26,8 @@ _PRETRAINING = re.compile(
 _POOLER = re.compile(r"(^|\.)pooler\.")
 _HEADS = re.compile(r"^(classifier|pre_classifier|qa_outputs)\.")
 _SIGMOID = "Sigmoid"
-
+_TAKEN_OVER = ("nomic_bert",)
+"""Model types whose original code transformers has taken over, so that their files name it."""
 
 _RANGES = {
     "layer_norm_eps": (0.0, 1.0), "initializer_range": (0.0, 100.0), "hidden_dropout_prob": (0.0, 1.0),
@@ -38,10 +41,16 @@ def check_config(folder: ModelFolder) -> None:
     """Raise for a config that describes more than effx computes.
 
     Raises:
-        UsageError: relative position embeddings, a decoder, cross attention, quantized weights, another
-            normalisation, or a number outside its range.
+        UsageError: code of its own, relative position embeddings, a decoder, cross attention, quantized
+            weights, another normalisation, or a number outside its range.
     """
     config = folder.config
+    if code := _own_code(config):
+        raise wrong(
+            folder.name,
+            f"config.json names code of its own for the model (auto_map: {one_line(code, 80)}), and effx "
+            "computes the model of transformers: if both compute the same, remove auto_map from config.json",
+        )
     positions = config.get("position_embedding_type")
     if positions not in (None, "absolute"):
         raise wrong(
@@ -71,6 +80,14 @@ def check_config(folder: ModelFolder) -> None:
         )
     if config.get("layer_norm_type") not in (None, "layer_norm"):
         raise wrong(folder.name, f"its normalisation is {config['layer_norm_type']}, not LayerNorm")
+
+
+def _own_code(config: Mapping[str, Any]) -> str | None:
+    """Return the class of a model in the repository's own code; None: transformers has its model."""
+    named = config.get("auto_map")
+    if not isinstance(named, Mapping) or config.get("model_type") in _TAKEN_OVER:
+        return None
+    return next((str(value) for key, value in named.items() if str(key).startswith("AutoModel")), None)
 
 
 def head_of(
@@ -125,12 +142,28 @@ def head_of(
     if problem == "multi_label_classification":
         return Head("multi-label", outputs, description)
     if len(outputs) == 1:
-        sigmoid = _ends_in_sigmoid(folder)
+        sigmoid = (activation(folder) or "").endswith(_SIGMOID)
         of_numbers = problem == "regression" and not sigmoid
         return Head("regression", outputs, description, sigmoid=sigmoid, of_numbers=of_numbers)
     if problem == "regression":
         return Head("other", outputs, description)
     return Head("classification", outputs, description)
+
+
+def other_architecture(folder: ModelFolder, built: str) -> list[str]:
+    """Return that a head was saved by another class than the one that it is read as, in words.
+
+    Args:
+        folder: of the model.
+        built: name of the class of transformers that is built.
+    """
+    named = one_line((folder.config.get("architectures") or [built])[0], 60)
+    if named == built:
+        return []
+    return [
+        f"config.json names {named}: its task head is read as that of {built} of transformers, which may "
+        "compute something else"
+    ]
 
 
 def check_unused(
@@ -170,12 +203,11 @@ def check_unused(
     return notes
 
 
-def _ends_in_sigmoid(folder: ModelFolder) -> bool:
-    """Return whether sentence-transformers applies a sigmoid to the output."""
-    settings = folder.config.get("sentence_transformers") or {}
+def activation(folder: ModelFolder) -> str | None:
+    """Return the class that a CrossEncoder applies to the outputs; None: no file states it."""
     named = (
         folder.cross_encoder_config.get("activation_fn")  # as version 5.7 writes it
-        or settings.get("activation_fn")
+        or heads.activation(folder.config)
         or folder.config.get("sbert_ce_default_activation_function")  # before version 4
     )
-    return str(named or "").endswith(_SIGMOID)
+    return str(named) if named else None

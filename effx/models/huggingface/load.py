@@ -39,6 +39,8 @@ from effx.models.huggingface.folder import (
 from effx.models.huggingface.pooling import (
     OtherEncoderError,
     SentenceEncoder,
+    TextSettings,
+    cross_encoder,
     own_pooling,
     sentence_encoder,
 )
@@ -217,11 +219,12 @@ def build(
         raise wrong(
             folder.name, f"transformers has no model for question answering of type {config.model_type}"
         )
-    heads.describe(config, task, plan.names(opened.head.outputs))
+    activation = contents.activation(folder) if plan.keep else None
+    heads.describe(config, task, plan.names(opened.head.outputs), activation)
     skeleton = _skeleton(config, trust_remote_code, heads.head_type(task))
     known = set(skeleton.state_dict())
     path, embeds = family.output_path(skeleton), family.embeds(skeleton)
-    encoder = _sentence_encoder(folder, embeds)
+    encoder, texts = _sentence_files(folder, embeds, plan)
     unused = [key for key in tensors if key not in known]
     notes = contents.check_unused(
         folder, unused, without_head=not plan.keep, pretraining=family.pretraining_head
@@ -229,6 +232,7 @@ def build(
     if path is None:
         pass
     elif plan.keep:
+        notes += contents.other_architecture(folder, type(skeleton).__name__)
         _arrange(tensors, path, plan)
         if plan.two_logits:  # sentence-transformers would apply the activation to both
             for key in ("sentence_transformers", "sbert_ce_default_activation_function"):
@@ -266,16 +270,17 @@ def build(
     tokenizer.init_kwargs["model_input_names"] = list(tokenizer.model_input_names)  # to be saved with it
     if opened.structure:
         notes.append(f"it is a reduced model: {opened.structure}")
-    if not embeds:
-        return Loaded(model, tokenizer, plan.words, not plan.keep, own_pooling(folder.path), notes=notes)
-    if encoder is None:
-        notes.append(
-            f"it has no {MODULES_FILE}: its tokens are pooled by their mean, as by sentence-transformers"
-        )
-    elif encoder.lower_case and not tokenizers.ignores_case(tokenizer):
+    if texts.lower_case and not tokenizers.ignores_case(tokenizer):
         raise wrong(
             folder.name,
             "sentence-transformers puts texts into lower case before its tokenizer, and effx does not",
+        )
+    if not embeds:
+        pooling = own_pooling(folder.path)
+        return Loaded(model, tokenizer, plan.words, not plan.keep, pooling, texts.max_length, notes)
+    if encoder is None:
+        notes.append(
+            f"it has no {MODULES_FILE}: its tokens are pooled by their mean, as by sentence-transformers"
         )
     if encoder is not None and encoder.prompts and task.behavior.form == "documents":
         raise wrong(
@@ -286,13 +291,18 @@ def build(
         )
     pooling = encoder.pooling if encoder else own_pooling(folder.path) or "mean"
     set_pooling(model, pooling)
-    max_length = encoder.max_length if encoder else None
-    return Loaded(model, tokenizer, plan.words, False, pooling, max_length, notes)
+    return Loaded(model, tokenizer, plan.words, False, pooling, texts.max_length, notes)
 
 
-def _sentence_encoder(folder: ModelFolder, embeds: bool) -> SentenceEncoder | None:
+def _sentence_files(
+    folder: ModelFolder, embeds: bool, plan: HeadPlan
+) -> tuple[SentenceEncoder | None, TextSettings]:
+    """Return what the files of sentence-transformers say, where the model's answers depend on it."""
     try:
-        return sentence_encoder(folder.path) if embeds else None
+        if embeds:
+            encoder = sentence_encoder(folder.path)
+            return encoder, TextSettings() if encoder is None else encoder.texts
+        return None, cross_encoder(folder.path) if plan.keep else TextSettings()
     except OtherEncoderError as error:
         raise wrong(folder.name, str(error)) from error
 
@@ -357,7 +367,8 @@ def _from_checkpoint(checkpoint: Checkpoint, task: Task, plan: HeadPlan) -> Load
         )
     known = tuple(model.config.id2label[number] for number in sorted(model.config.id2label))
     _refit(model, family, task, plan)
-    heads.describe(model.config, task, plan.names(known))
+    activation = heads.activation(vars(model.config)) if plan.keep else None
+    heads.describe(model.config, task, plan.names(known), activation)
     tokenizer = checkpoints.tokenizer(checkpoint.folder)
     fresh = not plan.keep and not family.embeds(model)
     return Loaded(model, tokenizer, plan.words, fresh, remaining.head_pooling)

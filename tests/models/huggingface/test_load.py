@@ -23,6 +23,7 @@ from effx.errors import EffxError, UsageError
 from effx.models import checkpoints, evaluate, families, pretrained, prune, save, structure
 from effx.models.huggingface import load
 from effx.specs.heads import HeadSettings
+from effx.specs.kinds import KINDS
 from effx.specs.tasks import TASKS, Task
 from tests.conftest import CONFIGS
 from tests.models.huggingface.saved import change_config, classifier
@@ -134,6 +135,12 @@ QUERY = "bert.encoder.layer.1.attention.self.query.weight"
     ("change", "message"),
     [
         (lambda f: change_config(f, position_embedding_type="relative_key"), "of type relative_key"),
+        (
+            lambda f: change_config(
+                f, auto_map={"AutoModelForSequenceClassification": "modeling_mine.MyBert"}
+            ),
+            "code of its own for the model .auto_map: modeling_mine.MyBert., .* remove auto_map",
+        ),
         (lambda f: change_config(f, is_decoder=True), "says is_decoder: effx computes encoders only"),
         (lambda f: change_config(f, quantization_config={"bits": 4}), "weights are quantized"),
         # transformers 5.0 does not check the types of a config
@@ -185,6 +192,26 @@ def test_what_would_be_left_out_is_refused_by_name(
     with pytest.raises(EffxError, match=message) as caught:
         load(tmp_path / "m", TASKS["mnli"])
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("named", ["BertModel", "MyBert", "BertForPair", None])
+def test_a_head_that_another_class_saved_is_named(
+    named: str | None, encoders: dict[str, Path], tmp_path: Path
+) -> None:
+    classifier(encoders["bert"], tmp_path / "m", NLI)
+    assert not load(tmp_path / "m", TASKS["mnli"]).notes
+    change_config(tmp_path / "m", architectures=None if named is None else [named])
+    notes = load(tmp_path / "m", TASKS["mnli"]).notes
+    expected = f"config.json names {named}: its task head is read as that of BertForSequenceClassification"
+    assert [note[: len(expected)] for note in notes] == ([] if named is None else [expected])
+    anew = load(tmp_path / "m", TASKS["mnli"], head=HeadSettings(fresh_head=True))
+    assert not [note for note in anew.notes if "config.json names" in note]
+
+
+def test_code_of_other_files_is_no_code_of_the_model(encoders: dict[str, Path], tmp_path: Path) -> None:
+    classifier(encoders["bert"], tmp_path / "m", NLI)
+    change_config(tmp_path / "m", auto_map={"AutoConfig": "configuration_mine.MyConfig"})
+    assert not load(tmp_path / "m", TASKS["mnli"]).fresh
 
 
 def test_harmless_tensors_are_left_out_and_named(encoders: dict[str, Path], tmp_path: Path) -> None:
@@ -332,3 +359,50 @@ def test_equally_narrow_layers_do_not_say_how_large_a_head_is(
         load(tmp_path / "m", TASKS["mnli"])
     change_config(tmp_path / "m", pruned_heads={str(index): [2, 3] for index in range(3)})
     assert structure(load(tmp_path / "m", TASKS["mnli"]).model).layers[0].heads == (0, 1)
+
+
+IDENTITY, SIGMOID = "torch.nn.modules.linear.Identity", "torch.nn.modules.activation.Sigmoid"
+
+
+@pytest.mark.parametrize("task", ["stsb", "ranked"])
+@pytest.mark.parametrize(
+    ("stated", "fresh", "expected"),
+    [
+        (None, False, IDENTITY),
+        (IDENTITY, False, IDENTITY),
+        (SIGMOID, False, SIGMOID),
+        (SIGMOID, True, IDENTITY),
+    ],
+)
+@pytest.mark.parametrize("file", ["config.json", "config_sentence_transformers.json"])
+def test_a_single_output_names_the_function_that_a_cross_encoder_applies(
+    file: str,
+    stated: str | None,
+    fresh: bool,
+    expected: str,
+    task: str,
+    encoders: dict[str, Path],
+    tmp_path: Path,
+) -> None:
+    """Without a name, sentence-transformers applies a sigmoid to a single output."""
+    folder = tmp_path / "m"
+    classifier(encoders["bert"], folder, ("LABEL_0",), problem_type="regression")
+    if stated is not None:
+        change_config(folder, sentence_transformers={"activation_fn": stated, "version": "5.0.0"})
+    if stated is not None and file != "config.json":
+        change_config(folder, sentence_transformers=None)
+        settings = {"model_type": "CrossEncoder", "activation_fn": stated}
+        (folder / file).write_text(json.dumps(settings))
+    ranked = Task("ranked", "ranking", ("query", "passage"), (), KINDS["ranking"].metrics)
+    chosen = ranked if task == "ranked" else TASKS["stsb"]
+    loaded = load(folder, chosen, head=HeadSettings(fresh_head=fresh))
+    made = save(loaded.model, tmp_path / "c", tokenizer=loaded.tokenizer, task=chosen)
+    config = json.loads((made.folder / "config.json").read_text())
+    assert config["sentence_transformers"]["activation_fn"] == expected
+    again = load(made.folder, chosen, head=HeadSettings(fresh_head=fresh))
+    assert again.model.config.sentence_transformers["activation_fn"] == expected
+
+
+def test_several_outputs_name_no_function(encoders: dict[str, Path], tmp_path: Path) -> None:
+    classifier(encoders["bert"], tmp_path / "m", NLI)
+    assert not hasattr(load(tmp_path / "m", TASKS["mnli"]).model.config, "sentence_transformers")
