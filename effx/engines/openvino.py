@@ -31,7 +31,7 @@ class OpenVinoGraph:
         self._fixed = runtime.lengths
         self._static_shape = runtime.static_shape
         self._token_pruning = runtime.token_pruning
-        self._core = openvino.Core()
+        self._core, self._path = openvino.Core(), path
         self._config = {
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_NUM_THREADS": threads,
@@ -103,7 +103,11 @@ class OpenVinoGraph:
         del self._model, self._core
 
     def _request(self, batch: int, length: int) -> Any:
-        """Return the model compiled for a batch and length (-1: any), and a request on it."""
+        """Return the model compiled for a batch and length (-1: any), and a request on it.
+
+        Raises:
+            ArtifactError: it computes in another precision than the engine's on this processor.
+        """
         if (batch, length) not in self._compiled:
             model = self._model
             if length != -1:
@@ -112,6 +116,13 @@ class OpenVinoGraph:
                     {entry.get_any_name(): self._input_shape(entry, batch, length) for entry in model.inputs}
                 )
             compiled = self._core.compile_model(model, "CPU", self._config)
+            requested = self._config["INFERENCE_PRECISION_HINT"]
+            used = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
+            if used != requested:
+                raise ArtifactError(
+                    f"{self._path}: OpenVINO computes in {used} instead of {requested} on this processor, "
+                    "which does not support that. Export the checkpoint here, with another precision."
+                )
             self._compiled[batch, length] = (compiled, compiled.create_infer_request())
         return self._compiled[batch, length]
 
@@ -148,7 +159,7 @@ def open(path: Path, backend: str, runtime: RuntimeSettings, threads: int) -> Op
     """Open an OpenVINO IR file (.xml with its .bin).
 
     Raises:
-        ArtifactError: the runtime refuses the model.
+        ArtifactError: the runtime refuses the model, or runs it in another precision.
     """
     return OpenVinoGraph(path, runtime, threads)
 

@@ -19,8 +19,9 @@ from effx.host import cpu
 from effx.models import checkpoints
 from effx.specs.workloads import grid
 
-pytest.importorskip("openvino")
+openvino = pytest.importorskip("openvino")
 
+from effx.engines import openvino as openvino_graphs  # noqa: E402
 from effx.engines.openvino import OpenVinoGraph  # noqa: E402
 
 LENGTHS = (3, 16, 40, 16, 3)
@@ -174,6 +175,20 @@ def test_threads_are_pinned_only_if_they_use_all_processors(
     with engines.open(engine, threads=threads) as session:
         ((compiled, _),) = graph_of(session)._compiled.values()
         assert compiled.get_property("ENABLE_CPU_PINNING") == (threads > 1)
+
+
+def test_an_engine_that_would_run_in_another_precision_is_refused(
+    checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The plugin takes a precision that the processor lacks without a word, and computes in another one."""
+    if "FP16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        pytest.skip("this processor computes in f16")
+    engine = export(checkpoint.folder, "fp32", "openvino", tmp_path)
+    with engines.open(engine) as session:
+        assert session.describe()["precision_hint"] == "f32"
+    monkeypatch.setitem(openvino_graphs._HINTS, "fp32", "f16")
+    with pytest.raises(ArtifactError, match=r"OpenVINO computes in b?f(16|32) instead of f16"):
+        engines.open(engine)
 
 
 def test_quantized_embeddings_are_unpacked_once(checkpoint: Checkpoint, tmp_path: Path) -> None:
