@@ -150,6 +150,22 @@ def head_of(
     return Head("classification", outputs, description)
 
 
+def other_architecture(folder: ModelFolder, built: str) -> list[str]:
+    """Return that a head was saved by another class than the one that it is read as, in words.
+
+    Args:
+        folder: of the model.
+        built: name of the class of transformers that is built.
+    """
+    named = one_line((folder.config.get("architectures") or [built])[0], 60)
+    if named == built:
+        return []
+    return [
+        f"config.json names {named}: its task head is read as that of {built} of transformers, which may "
+        "compute something else"
+    ]
+
+
 def check_unused(
     folder: ModelFolder, unused: Collection[str], *, without_head: bool, pretraining: str | None = None
 ) -> list[str]:

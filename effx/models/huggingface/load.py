@@ -232,6 +232,7 @@ def build(
     if path is None:
         pass
     elif plan.keep:
+        notes += contents.other_architecture(folder, type(skeleton).__name__)
         _arrange(tensors, path, plan)
         if plan.two_logits:  # sentence-transformers would apply the activation to both
             for key in ("sentence_transformers", "sbert_ce_default_activation_function"):

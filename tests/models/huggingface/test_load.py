@@ -194,6 +194,23 @@ def test_what_would_be_left_out_is_refused_by_name(
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("named", ["BertModel", "MyBert", "BertForPair", None])
+def test_a_head_that_another_class_saved_is_named(
+    named: str | None, encoders: dict[str, Path], tmp_path: Path
+) -> None:
+    classifier(encoders["bert"], tmp_path / "m", NLI)
+
+    def noted(**head: bool) -> list[str]:
+        notes = load(tmp_path / "m", TASKS["mnli"], head=HeadSettings(**head)).notes
+        return [note.partition(" of transformers")[0] for note in notes if "config.json names" in note]
+
+    assert not noted()
+    change_config(tmp_path / "m", architectures=None if named is None else [named])
+    expected = f"config.json names {named}: its task head is read as that of BertForSequenceClassification"
+    assert noted() == ([] if named is None else [expected])
+    assert not noted(fresh_head=True)
+
+
 def test_code_of_other_files_is_no_code_of_the_model(encoders: dict[str, Path], tmp_path: Path) -> None:
     classifier(encoders["bert"], tmp_path / "m", NLI)
     change_config(tmp_path / "m", auto_map={"AutoConfig": "configuration_mine.MyConfig"})
