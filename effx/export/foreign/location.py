@@ -100,6 +100,8 @@ def locate(model: Path, tokenizer: Path | None) -> ForeignFiles:
         )
     if graph.suffix not in BACKENDS:
         raise UsageError(f"{graph}: expected a graph as .onnx (ONNX) or .xml (OpenVINO).", settings="model")
+    if graph.name.startswith("."):
+        raise UsageError(f"{graph} is a hidden file: rename it.", settings="model")
     folders = [graph.parent, graph.parent.parent]  # "onnx/model.onnx" has its config.json in the folder above
     if model.is_dir():
         folders = [model, graph.parent]
@@ -130,13 +132,17 @@ def check_regular(graph: Path, name: str) -> None:
     """Check a file with weights of a graph.
 
     Raises:
-        ArtifactError: it is missing, not a file in the graph's folder, or not a regular file.
+        ArtifactError: it is missing, hidden, not a file in the graph's folder, or not a regular file.
     """
     file = graph.parent / name
     if not name or "\0" in name or Path(name).is_absolute() or "\\" in name or ".." in Path(name).parts:
         raise ArtifactError(f"{graph}: its weights are at '{name}', which is not a file in its folder.")
     if not file.exists():
         raise ArtifactError(f"{graph}: {name}, which has its weights, is missing.")
+    if Path(name).as_posix().startswith("."):  # an engine's manifest has no hidden files
+        raise ArtifactError(
+            f"{graph}: its weights are at '{name}', a hidden file: save the graph with another name for it."
+        )
     if file.is_symlink() or not file.is_file() or graph.parent.resolve() not in file.resolve().parents:
         raise ArtifactError(
             f"{graph}: {name}, which has its weights, is not a regular file in its folder: copy it there."

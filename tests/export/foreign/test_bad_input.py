@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -69,8 +70,13 @@ def external(location: str) -> Change:
                     entry.value = location
         (folder / "model.onnx").write_bytes(model.SerializeToString())
         (folder / "link").symlink_to(folder.parent / "outside")
+        shutil.copyfile(folder.parent / "outside", folder / ".weights")
 
     return change
+
+
+def hidden(folder: Path) -> None:
+    (folder / "model.onnx").rename(folder / ".model.onnx")
 
 
 def config(**values: object) -> Change:
@@ -112,6 +118,8 @@ def fifo(name: str) -> Change:
         pytest.param(external("../outside"), "not a file in its folder", id="external-outside"),
         pytest.param(external("/etc/hostname"), "not a file in its folder", id="external-absolute"),
         pytest.param(external("link"), "is not a regular file in its folder", id="external-link"),
+        pytest.param(external(".weights"), "are at '.weights', a hidden file", id="external-hidden"),
+        pytest.param(hidden, ".model.onnx is a hidden file: rename it", id="hidden"),
         pytest.param(no_tokenizer, "tokenizer.json is missing", id="tokenizer"),
         pytest.param(text("tokenizer.json", b"{}"), "tokenizer.json cannot be read", id="tokenizer-damaged"),
         pytest.param(fifo("tokenizer.json"), "is not a regular file", id="tokenizer-fifo"),
