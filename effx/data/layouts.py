@@ -35,6 +35,8 @@ _NAMES = {
     "test_mismatched": ("test_mismatched",),
 }
 _SPLITS = "|".join(word for names in _NAMES.values() for word in names)
+_SHARD = r"(\d{5})-of-(\d{5})(?:-[0-9a-f]{16})?"
+"""Number and count of a shard, in the hub's older names followed by a part of its fingerprint."""
 _SPLIT_VERSION_WORD = re.compile(
     rf"({_SPLITS})[-_]v\d+(\.\d+)*[-_](?!({_SPLITS})\.[a-z])\w+\.[a-z]", re.IGNORECASE
 )
@@ -223,7 +225,7 @@ def _stem(path: Path) -> str | None:
     name = path.name[: path.name.lower().rindex(suffix)]
     if versioned := _SPLIT_VERSION_WORD.match(path.name):
         return versioned[1]
-    return re.sub(r"-\d{5}-of-\d{5}$|[-_]v\d+(\.\d+)*$", "", name)
+    return re.sub(rf"-{_SHARD}$|[-_]v\d+(\.\d+)*$", "", name)
 
 
 def _is_named(stem: str, split: str) -> bool:
@@ -234,9 +236,9 @@ def _is_named(stem: str, split: str) -> bool:
 
 def _check_shards(parent: Path, paths: Sequence[Path]) -> None:
     """Raise :class:`DataError` for shards that are missing, and for several files that are not shards."""
-    if len(paths) == 1 and not re.search(r"-\d{5}-of-\d{5}\.", paths[0].name):
+    if len(paths) == 1 and not re.search(rf"-{_SHARD}\.", paths[0].name):
         return
-    shards = [re.search(r"(\d{5})-of-(\d{5})\.", path.name) for path in paths]
+    shards = [re.search(rf"{_SHARD}\.", path.name) for path in paths]
     if all(shard is None for shard in shards):
         numbers = [path.name.split(".")[0] for path in paths]
         if [number.isdigit() and int(number) for number in numbers] == list(range(len(numbers))):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -19,6 +20,10 @@ SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".txt", ".conll", ".parquet", ".a
 _BINARY = (".parquet", ".arrow")
 MISSING = object()
 """Value of a row that does not have the column, as an object in .jsonl without the key."""
+_ROWS_AT_ONCE = 256
+_NUMBER_BYTES = 8
+_DICTIONARY_BATCH, _RECORD_BATCH = b"\2", b"\3"
+"""Types of the messages of an Arrow stream that have buffers."""
 _LISTS = ("Sequence", "List", "LargeList")
 """Features of ``datasets`` that are lists."""
 
@@ -263,18 +268,37 @@ def _arrow(path: Path, suffix: str) -> Table:
     need("hub", "pyarrow")
     import pyarrow
 
+    rows: list[tuple[Any, ...]] = []
+    total, size = 0, path.stat().st_size
     try:
-        table = _parquet(path) if suffix == ".parquet" else _arrow_stream(path)
-        rows = list(zip(*(column.to_pylist() for column in table.columns), strict=True))
+        with (_parquet if suffix == ".parquet" else _arrow_stream)(path) as (schema, batches):
+            for batch in batches:
+                part = list(zip(*(column.to_pylist() for column in batch.columns), strict=True))
+                total += _content_bytes(part)
+                text.check_expanded(path, total, size)
+                rows += part
     except (pyarrow.ArrowException, OSError) as error:
         raise DataError(f"{path} cannot be read: {error}") from error
     if not rows:
         raise DataError(f"{path} has no rows.")
-    names = _class_names(table.schema.metadata or {})
-    return Table(tuple(table.column_names), rows, ((str(path), len(rows)),), suffix[1:], names)
+    names = _class_names(schema.metadata or {})
+    return Table(tuple(schema.names), rows, ((str(path), len(rows)),), suffix[1:], names)
 
 
-def _parquet(path: Path) -> Any:
+def _content_bytes(value: Any) -> int:
+    """Return about how many bytes a value of Python has: a column may have one long text many times."""
+    if isinstance(value, str | bytes):
+        return len(value)
+    if isinstance(value, list | tuple):
+        return sum(map(_content_bytes, value))
+    if isinstance(value, dict):
+        return sum(map(_content_bytes, value.values()))
+    return _NUMBER_BYTES
+
+
+@contextlib.contextmanager
+def _parquet(path: Path) -> Iterator[tuple[Any, Iterator[Any]]]:
+    """Yield schema and rows, a few at a time."""
     import pyarrow.parquet
 
     with pyarrow.parquet.ParquetFile(path) as file:
@@ -282,15 +306,59 @@ def _parquet(path: Path) -> Any:
         size = sum(group.total_byte_size for group in groups)
         if size > text.MAX_BYTES:
             raise DataError(f"{path} expands to {size:,} bytes; at most {text.MAX_BYTES:,} are read.")
-        return file.read()
+        yield file.schema_arrow, file.iter_batches(batch_size=_ROWS_AT_ONCE)
 
 
-def _arrow_stream(path: Path) -> Any:
-    """Return what ``save_to_disk`` of ``datasets`` has written."""
+@contextlib.contextmanager
+def _arrow_stream(path: Path) -> Iterator[tuple[Any, Iterator[Any]]]:
+    """Yield schema and rows, a few at a time, of what ``save_to_disk`` of ``datasets`` has written.
+
+    Raises:
+        DataError: the file is compressed: a part of it is expanded at once, whatever its size.
+    """
     import pyarrow.ipc
 
     with path.open("rb") as file:
-        return pyarrow.ipc.open_stream(file).read_all()
+        with contextlib.suppress(EOFError):
+            while True:
+                if _is_compressed(bytes(pyarrow.ipc.read_message(file).metadata)):
+                    raise DataError(f"{path} is compressed: write it without compression, or as .parquet.")
+        file.seek(0)
+        stream = pyarrow.ipc.open_stream(file)
+        yield (
+            stream.schema,
+            (
+                batch.slice(start, _ROWS_AT_ONCE)
+                for batch in stream
+                for start in range(0, batch.num_rows, _ROWS_AT_ONCE)
+            ),
+        )
+
+
+def _is_compressed(message: bytes) -> bool:
+    """Whether the buffers of an Arrow message are compressed, by its flatbuffer (format/Message.fbs)."""
+
+    def field(table: int, number: int) -> int:
+        """Return the position of a field; 0: the table does not have it."""
+        layout = table - int.from_bytes(message[table : table + 4], "little", signed=True)
+        if int.from_bytes(message[layout : layout + 2], "little") <= 4 + 2 * number:
+            return 0
+        at = layout + 4 + 2 * number
+        offset = int.from_bytes(message[at : at + 2], "little")
+        return table + offset if offset else 0
+
+    def inner(position: int) -> int:
+        return position + int.from_bytes(message[position : position + 4], "little")
+
+    root = inner(0)
+    at, header = field(root, 1), field(root, 2)
+    kind = message[at : at + 1] if at and header else b""
+    if kind not in (_DICTIONARY_BATCH, _RECORD_BATCH):
+        return False
+    batch = inner(header)
+    if kind == _DICTIONARY_BATCH:
+        batch = inner(field(batch, 1))
+    return bool(field(batch, 3))
 
 
 def _class_names(metadata: dict[bytes, bytes]) -> dict[str, tuple[str, ...]]:

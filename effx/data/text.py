@@ -38,6 +38,18 @@ def check_plain(path: Path) -> None:
         raise DataError(f"{path} is not a plain file: copy its content into one.")
 
 
+def check_expanded(path: Path, total: int, size: int) -> None:
+    """Raise :class:`DataError` for a file that takes too much memory.
+
+    Args:
+        path: of the file.
+        total: bytes that were read so far, uncompressed.
+        size: of the file in bytes.
+    """
+    if total > MAX_BYTES or (total > _RATIO_FROM_BYTES and total > _MAX_RATIO * size):
+        raise DataError(f"{path} expands to more than {total:,} bytes from {size:,}: not a file of texts.")
+
+
 def read(path: Path, encoding: str | None) -> tuple[str, str]:
     """Return a file's text, with its line ends, and the encoding as messages name it.
 
@@ -74,10 +86,7 @@ def _content(path: Path) -> bytes:
         with gzip.open(path, "rb") as file:
             while chunk := file.read(_CHUNK_BYTES):
                 total += len(chunk)
-                if total > MAX_BYTES or (total > _RATIO_FROM_BYTES and total > _MAX_RATIO * size):
-                    raise DataError(
-                        f"{path} expands to more than {total:,} bytes from {size:,}: not a file of texts."
-                    )
+                check_expanded(path, total, size)
                 chunks.append(chunk)
         return b"".join(chunks)
     except (OSError, EOFError, zlib.error) as error:

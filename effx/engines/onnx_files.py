@@ -40,11 +40,14 @@ def check(path: Path) -> None:
     """Check that an ONNX file refers to regular files in its own folder only.
 
     Raises:
-        ArtifactError: it cannot be read, is not ONNX, names a file elsewhere, or contains compiled code.
+        ArtifactError: it cannot be read, is not ONNX, names a file elsewhere or a hidden one, or contains
+            compiled code.
     """
     for name in sorted(external_files(path)):
         if "\\" in name or any(part in ("", ".", "..") for part in name.split("/")):
             raise ArtifactError(f"{path}: a tensor is in {name!r}, which is not a file of its folder.")
+        if name.startswith("."):
+            raise ArtifactError(f"{path}: a tensor is in {name!r}, a hidden file, which no manifest lists.")
         try:
             file = path.parent / name
             mode = file.lstat().st_mode

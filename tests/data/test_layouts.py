@@ -42,6 +42,22 @@ def test_shards_of_the_hub_are_read_in_order(tmp_path: Path, folder: str) -> Non
         data.load(SST2, "train", tmp_path)
 
 
+def test_older_names_of_shards_end_in_a_fingerprint(tmp_path: Path) -> None:
+    marks = ("a09b74b3ef9c3b56", "0123456789abcdef")
+    for number, mark in enumerate(marks):
+        name = f"train-{number:05d}-of-00002-{mark}.parquet"
+        parquet(tmp_path / "data" / name, ROWS[number * 5 : number * 5 + 5])
+    parquet(tmp_path / "data/validation-00000-of-00001-a09b74b3ef9c3b56.parquet", ROWS[10:])
+    assert data.load(SST2, "train", tmp_path).texts == [(row["sentence"],) for row in ROWS[:10]]
+    assert data.load(SST2, "validation", tmp_path).texts == [(row["sentence"],) for row in ROWS[10:]]
+    parquet(tmp_path / "data" / f"train-00000-of-00002-{marks[1]}.parquet", ROWS[:5])
+    with pytest.raises(DataError, match="duplicate shards"):
+        data.load(SST2, "train", tmp_path)
+    (tmp_path / "data" / f"train-00001-of-00002-{marks[1]}.parquet").unlink()
+    with pytest.raises(DataError, match="1 of 2 shards are missing"):
+        data.load(SST2, "train", tmp_path)
+
+
 @pytest.mark.parametrize("task", ["squad", "my-questions"])
 def test_a_version_in_the_name_is_no_part_of_the_split(task: str, tmp_path: Path) -> None:
     answer = {"id": "1", "question": "who?", "answers": [{"text": "Ann", "answer_start": 0}]}

@@ -264,3 +264,66 @@ def test_rows_with_an_empty_text_are_counted(
 def test_no_note_where_every_text_has_characters(rows_folder: Path) -> None:
     rows = data.load(data.resolve("mine", rows_folder), "train", rows_folder)
     assert rows.origin is not None and not rows.origin.notes
+
+
+def _repeated(path: Path, *, compressed: bool = False, dictionary: bool = False) -> None:
+    """Write one long text many times, in few bytes."""
+    import pyarrow
+    import pyarrow.parquet
+
+    texts = pyarrow.array(["x" * 20_000] * 300)
+    table = pyarrow.table(
+        {
+            "sentence": texts.dictionary_encode() if dictionary else texts,
+            "label": [number % 2 for number in range(300)],
+        }
+    )
+    if path.suffix == ".parquet":
+        pyarrow.parquet.write_table(table, path)
+        return
+    options = pyarrow.ipc.IpcWriteOptions(compression="zstd" if compressed else None)
+    with path.open("wb") as file, pyarrow.ipc.new_stream(file, table.schema, options=options) as writer:
+        writer.write_table(table)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("train.parquet", {}, "expands to more than [0-9,]+ bytes from [0-9,]+: not a file of texts"),
+        ("train.parquet", {"dictionary": True}, "expands to more than"),
+        ("train.arrow", {"dictionary": True}, "expands to more than"),
+        ("train.arrow", {"compressed": True}, "train.arrow is compressed: write it without compression"),
+        ("train.arrow", {"compressed": True, "dictionary": True}, "train.arrow is compressed"),
+    ],
+)
+def test_small_files_that_take_much_memory_are_refused(
+    name: str, options: dict[str, bool], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("effx.data.text._RATIO_FROM_BYTES", 1 << 20)
+    _repeated(tmp_path / name, **options)
+    assert (tmp_path / name).stat().st_size < 25_000
+    with pytest.raises(DataError, match=message):
+        data.resolve("mine", tmp_path)
+
+
+@pytest.mark.parametrize("dictionary", [False, True])
+@pytest.mark.parametrize("name", ["train.parquet", "train.arrow"])
+def test_rows_of_several_batches_are_read_in_order(dictionary: bool, name: str, tmp_path: Path) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    texts = pyarrow.array([f"text {number % 700}" for number in range(1500)])
+    table = pyarrow.table(
+        {
+            "sentence": texts.dictionary_encode() if dictionary else texts,
+            "label": [number % 3 for number in range(1500)],
+        }
+    )
+    if name == "train.parquet":
+        pyarrow.parquet.write_table(table, tmp_path / name, row_group_size=600)
+    else:
+        with (tmp_path / name).open("wb") as file, pyarrow.ipc.new_stream(file, table.schema) as writer:
+            writer.write_table(table, max_chunksize=600)
+    rows = data.load(data.resolve("mine", tmp_path), "train", tmp_path)
+    assert rows.texts == [(f"text {number % 700}",) for number in range(1500)]
+    assert rows.labels.tolist() == [number % 3 for number in range(1500)]

@@ -51,6 +51,16 @@ def test_a_tensor_outside_the_folder_is_refused(tmp_path: Path, location: str, i
         engines.open_graph(path, "onnxruntime")
 
 
+@pytest.mark.parametrize("location", [".w.bin", ".w/w.bin"])
+def test_a_tensor_in_a_hidden_file_is_refused(tmp_path: Path, location: str) -> None:
+    """Its content could change without a change of the engine's digest."""
+    path = write(tmp_path / "engine" / "model.onnx", external(location))
+    (path.parent / location).parent.mkdir(exist_ok=True)
+    (path.parent / location).write_bytes(np.ones(1, np.float32).tobytes())
+    with pytest.raises(ArtifactError, match="a hidden file, which no manifest lists"):
+        engines.open_graph(path, "onnxruntime")
+
+
 def test_a_tensor_in_a_constant_node_outside_the_folder_is_refused(tmp_path: Path) -> None:
     node = helper.make_node("Constant", [], ["y"], value=external("../w.bin"))
     with pytest.raises(ArtifactError, match="which is not a file of its folder"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from typing import Annotated, Any
 from pydantic import ConfigDict, Field
 
 from effx import records
-from effx.errors import ArtifactError, UsageError, one_line
+from effx.errors import ArtifactError, UsageError
 from effx.records import Record
 
 BACKENDS = {".onnx": "onnxruntime", ".xml": "openvino"}
@@ -71,11 +70,8 @@ class ForeignFiles:
         path = self.tokenizer / "tokenizer_config.json"
         if not path.exists():
             return None
-        try:
-            settings = json.loads(records.read_regular(path, limit_bytes=_LARGEST_JSON_BYTES))
-        except (ValueError, RecursionError) as error:
-            raise ArtifactError(f"{path} cannot be read: {one_line(error)}.") from error
-        length = settings.get("model_max_length") if isinstance(settings, dict) else None
+        settings = records.read_foreign_json(path, limit_bytes=_LARGEST_JSON_BYTES)
+        length = settings.get("model_max_length")
         # transformers writes 1e30 for no limit
         return length if isinstance(length, int) and 0 < length < 1_000_000 else None
 
@@ -89,7 +85,8 @@ def locate(model: Path, tokenizer: Path | None) -> ForeignFiles:
 
     Raises:
         UsageError: there is no graph, or several.
-        ArtifactError: config.json or tokenizer.json is missing or damaged, or a file is too large.
+        ArtifactError: tokenizer.json is missing, a file of the tokenizer or config.json is not a JSON object,
+            or a file is too large.
     """
     graph = model if model.is_file() else _only_graph(model)
     if graph.suffix in _PROGRAMS:
@@ -100,6 +97,8 @@ def locate(model: Path, tokenizer: Path | None) -> ForeignFiles:
         )
     if graph.suffix not in BACKENDS:
         raise UsageError(f"{graph}: expected a graph as .onnx (ONNX) or .xml (OpenVINO).", settings="model")
+    if graph.name.startswith("."):
+        raise UsageError(f"{graph} is a hidden file: rename it.", settings="model")
     folders = [graph.parent, graph.parent.parent]  # "onnx/model.onnx" has its config.json in the folder above
     if model.is_dir():
         folders = [model, graph.parent]
@@ -113,8 +112,8 @@ def locate(model: Path, tokenizer: Path | None) -> ForeignFiles:
         )
     for name in _TOKENIZER_FILES:
         path = with_tokenizer[0] / name
-        if path.exists():
-            records.read_regular(path, limit_bytes=_LARGEST_JSON_BYTES)
+        if path.exists():  # a link, as in the hub's cache, must not bring another file into the engine
+            records.read_foreign_json(path, limit_bytes=_LARGEST_JSON_BYTES)
     config, config_json = _config([*folders, with_tokenizer[0]])
     return ForeignFiles(graph, BACKENDS[graph.suffix], config, config_json, with_tokenizer[0])
 
@@ -130,13 +129,17 @@ def check_regular(graph: Path, name: str) -> None:
     """Check a file with weights of a graph.
 
     Raises:
-        ArtifactError: it is missing, not a file in the graph's folder, or not a regular file.
+        ArtifactError: it is missing, hidden, not a file in the graph's folder, or not a regular file.
     """
     file = graph.parent / name
     if not name or "\0" in name or Path(name).is_absolute() or "\\" in name or ".." in Path(name).parts:
         raise ArtifactError(f"{graph}: its weights are at '{name}', which is not a file in its folder.")
     if not file.exists():
         raise ArtifactError(f"{graph}: {name}, which has its weights, is missing.")
+    if Path(name).as_posix().startswith("."):  # an engine's manifest has no hidden files
+        raise ArtifactError(
+            f"{graph}: its weights are at '{name}', a hidden file: save the graph with another name for it."
+        )
     if file.is_symlink() or not file.is_file() or graph.parent.resolve() not in file.resolve().parents:
         raise ArtifactError(
             f"{graph}: {name}, which has its weights, is not a regular file in its folder: copy it there."

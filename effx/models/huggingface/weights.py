@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import zipfile
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
@@ -87,6 +88,7 @@ def _read_file(name: str, path: Path) -> Tensors:
             return dict(load_file(path))
         except (OSError, ValueError, SafetensorError) as error:
             raise wrong(name, f"{path.name} cannot be read ({error})") from error
+    _check_stored(name, path)
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
@@ -97,4 +99,18 @@ def _read_file(name: str, path: Path) -> Tensors:
         ) from error
     if not isinstance(loaded, dict) or not all(isinstance(value, torch.Tensor) for value in loaded.values()):
         raise wrong(name, f"{path.name} contains more than named tensors: convert it to safetensors")
+    for key, value in loaded.items():
+        if value.nbytes > value.untyped_storage().nbytes():  # a view that repeats a few numbers
+            raise wrong(name, f"{path.name}: {key} has more values than the file: convert it to safetensors")
     return {str(key): value.contiguous() for key, value in loaded.items()}
+
+
+def _check_stored(name: str, path: Path) -> None:
+    """Raise for a compressed file, which can expand to any size; ``torch.save`` does not compress."""
+    try:
+        with zipfile.ZipFile(path) as file:
+            compressed = [entry for entry in file.infolist() if entry.compress_type != zipfile.ZIP_STORED]
+    except (zipfile.BadZipFile, OSError):  # the format before PyTorch 1.6, or not a file of weights
+        return
+    if compressed:
+        raise wrong(name, f"{path.name} is compressed: save it with torch.save, or convert it to safetensors")

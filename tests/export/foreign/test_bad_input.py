@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -69,6 +70,22 @@ def external(location: str) -> Change:
                     entry.value = location
         (folder / "model.onnx").write_bytes(model.SerializeToString())
         (folder / "link").symlink_to(folder.parent / "outside")
+        shutil.copyfile(folder.parent / "outside", folder / ".weights")
+
+    return change
+
+
+def hidden(folder: Path) -> None:
+    (folder / "model.onnx").rename(folder / ".model.onnx")
+
+
+def linked(name: str, content: str) -> Change:
+    """A file of the tokenizer is a link to a file elsewhere."""
+
+    def change(folder: Path) -> None:
+        (folder.parent / "elsewhere").write_text(content)
+        (folder / name).unlink(missing_ok=True)
+        (folder / name).symlink_to(folder.parent / "elsewhere")
 
     return change
 
@@ -112,8 +129,12 @@ def fifo(name: str) -> Change:
         pytest.param(external("../outside"), "not a file in its folder", id="external-outside"),
         pytest.param(external("/etc/hostname"), "not a file in its folder", id="external-absolute"),
         pytest.param(external("link"), "is not a regular file in its folder", id="external-link"),
+        pytest.param(external(".weights"), "are at '.weights', a hidden file", id="external-hidden"),
+        pytest.param(hidden, ".model.onnx is a hidden file: rename it", id="hidden"),
         pytest.param(no_tokenizer, "tokenizer.json is missing", id="tokenizer"),
         pytest.param(text("tokenizer.json", b"{}"), "tokenizer.json cannot be read", id="tokenizer-damaged"),
+        pytest.param(linked("special_tokens_map.json", "a secret"), "is not JSON", id="tokenizer-link"),
+        pytest.param(linked("tokenizer_config.json", "[1]"), "expected a JSON object", id="tokenizer-list"),
         pytest.param(fifo("tokenizer.json"), "is not a regular file", id="tokenizer-fifo"),
         pytest.param(fifo("config.json"), "is not a regular file", id="config-fifo"),
         pytest.param(text("config.json", b"[" * 100_000), "nested too deeply", id="config-deep"),
@@ -134,6 +155,17 @@ def test_bad_graphs_are_refused_in_one_line(
     assert message in error
     assert error.count("\n") == 1
     assert not (tmp_path / "engines").exists() or not any((tmp_path / "engines").iterdir())
+
+
+def test_links_to_files_of_the_tokenizer_are_followed(tmp_path: Path) -> None:
+    """The cache of the hub consists of links."""
+    write(tmp_path / "hub")
+    content = '{"pad_token": "[PAD]"}'
+    linked("special_tokens_map.json", content)(tmp_path / "hub")
+    assert importing(tmp_path) == 0
+    (engine,) = (tmp_path / "engines").iterdir()
+    assert (engine / "special_tokens_map.json").read_text() == content
+    assert not (engine / "special_tokens_map.json").is_symlink()
 
 
 def test_files_that_run_code_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

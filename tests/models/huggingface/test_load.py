@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -199,13 +200,16 @@ def test_a_head_that_another_class_saved_is_named(
     named: str | None, encoders: dict[str, Path], tmp_path: Path
 ) -> None:
     classifier(encoders["bert"], tmp_path / "m", NLI)
-    assert not load(tmp_path / "m", TASKS["mnli"]).notes
+
+    def noted(**head: bool) -> list[str]:
+        notes = load(tmp_path / "m", TASKS["mnli"], head=HeadSettings(**head)).notes
+        return [note.partition(" of transformers")[0] for note in notes if "config.json names" in note]
+
+    assert not noted()
     change_config(tmp_path / "m", architectures=None if named is None else [named])
-    notes = load(tmp_path / "m", TASKS["mnli"]).notes
     expected = f"config.json names {named}: its task head is read as that of BertForSequenceClassification"
-    assert [note[: len(expected)] for note in notes] == ([] if named is None else [expected])
-    anew = load(tmp_path / "m", TASKS["mnli"], head=HeadSettings(fresh_head=True))
-    assert not [note for note in anew.notes if "config.json names" in note]
+    assert noted() == ([] if named is None else [expected])
+    assert not noted(fresh_head=True)
 
 
 def test_code_of_other_files_is_no_code_of_the_model(encoders: dict[str, Path], tmp_path: Path) -> None:
@@ -224,6 +228,36 @@ def test_harmless_tensors_are_left_out_and_named(encoders: dict[str, Path], tmp_
     loaded = load(tmp_path / "m", TASKS["mnli"])
     np.testing.assert_array_equal(logits(loaded.model, tmp_path / "m"), logits(expected, tmp_path / "m"))
     assert [note[:22] for note in loaded.notes] == ["the head of its pretra", "its pooler is not used"]
+
+
+def _as_pickle(folder: Path, compression: int = zipfile.ZIP_STORED, **more: torch.Tensor) -> None:
+    """Replace the weights by pytorch_model.bin."""
+    tensors = {**load_file(folder / "model.safetensors"), **more}
+    (folder / "model.safetensors").unlink()
+    torch.save(tensors, folder / "stored.bin")
+    with (
+        zipfile.ZipFile(folder / "stored.bin") as before,
+        zipfile.ZipFile(folder / "pytorch_model.bin", "w", compression) as after,
+    ):
+        for name in before.namelist():
+            after.writestr(name, before.read(name))
+
+
+def test_pickles_that_expand_are_refused(encoders: dict[str, Path], tmp_path: Path) -> None:
+    expected = classifier(encoders["bert"], tmp_path / "stored", NLI)
+    for name in ("deflated", "repeated"):
+        shutil.copytree(tmp_path / "stored", tmp_path / name)
+    _as_pickle(tmp_path / "stored")
+    loaded = load(tmp_path / "stored", TASKS["mnli"])
+    np.testing.assert_array_equal(
+        logits(loaded.model, tmp_path / "stored"), logits(expected, tmp_path / "stored")
+    )
+    _as_pickle(tmp_path / "deflated", zipfile.ZIP_DEFLATED)
+    with pytest.raises(UsageError, match="pytorch_model.bin is compressed: save it with torch.save"):
+        load(tmp_path / "deflated", TASKS["mnli"])
+    _as_pickle(tmp_path / "repeated", **{"lm_head.weight": torch.zeros(1).expand(1 << 20)})
+    with pytest.raises(UsageError, match="lm_head.weight has more values than the file"):
+        load(tmp_path / "repeated", TASKS["mnli"])
 
 
 def test_a_missing_shard_is_named(encoders: dict[str, Path], tmp_path: Path) -> None:
