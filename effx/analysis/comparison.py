@@ -209,6 +209,9 @@ def _latency(a: Run, b: Run, remarks: list[str]) -> list[LatencyRatio]:
         if of_a.workload.rate_per_s != of_b.workload.rate_per_s:
             remarks.append(f"{name}: not compared, as queries arrived at different rates")
             continue
+        if overloaded := [run.name for run, w in ((a, of_a), (b, of_b)) if w.latency_s["mean"] is None]:
+            remarks.append(f"{name}: not compared, as {' and '.join(overloaded)} could not keep up")
+            continue
         for statistic in ("mean per example",) if of_a.workload.scenario == "offline" else ("p50", "mean"):
             ratio = _seconds_ratio(of_a, of_b, statistic, paired)
             value = ratio.value if ratio else _seconds(of_b, statistic) / _seconds(of_a, statistic)

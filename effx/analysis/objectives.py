@@ -253,6 +253,10 @@ def _latency(name: str, statistic: str, label: str, timed: _Timed) -> Objective:
         result = timed.of(run)
         if result is None:
             return timed.missing(run)
+        if result.latency_s["mean"] is None:
+            return (
+                "the engine could not keep up with the queries: how long they wait depends on how many came"
+            )
         return (
             f"{statistic} needs {MIN_SAMPLES.get(statistic, 1)} queries, "
             f"{sum(map(len, result.blocks_s))} were timed; profile with more "

@@ -10,7 +10,7 @@ import pytest
 
 from effx.analysis import wording
 from effx.analysis.comparison import adjusted, compare, pair
-from effx.analysis.objectives import energy_per_correct
+from effx.analysis.objectives import at, energy_per_correct
 from effx.analysis.recommend import recommend
 from effx.analysis.recommendation import Recommendation
 from effx.analysis.sentences import non_inferiority
@@ -364,3 +364,21 @@ def test_names_stand_for_the_latest_session_that_holds_both() -> None:
     assert [run.id for run in pair([runs[0], elsewhere], "a", "b")] == ["a-1", "b-4"]
     with pytest.raises(UsageError, match="no result of 'c'. Known: a, b."):
         pair(runs, "a", "c")
+
+
+def test_an_engine_that_cannot_keep_up_is_not_compared_where_queries_arrive() -> None:
+    """Its queue grows as long as queries arrive: the time of an answer is that of the block."""
+    runs = []
+    for name, load in (("a", 0.5), ("b", 1.2)):
+        run = simulated_run(name)
+        none = Energy("none", "none", "not measured")
+        served = WorkloadResult(
+            server(10.0), [[0.1] * 40] * 5, list(range(5)), none, elapsed_s=[4.0] * 5, load=load
+        )
+        runs.append(replace(run, workloads=[*run.workloads, served]))
+    compared = compare(*runs)
+    assert {ratio.scenario for ratio in compared.latency} == {"single-stream"}
+    assert "server 1xreal: not compared, as b could not keep up" in compared.remarks
+    arriving = at("latency", server(10.0))
+    assert arriving.value(runs[0]) == 0.1 and arriving.value(runs[1]) is None
+    assert "could not keep up" in arriving.missing(runs[1])
