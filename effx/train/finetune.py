@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import platform
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -109,6 +110,10 @@ def finetune(
 
     base = Checkpoint.open(model_name) if Checkpoint.is_at(model_name) else None
     encoder_name = base.manifest.model if base else huggingface.recorded_name(str(model_name))
+    if distillation is not None and distillation.unlabelled is not None:
+        # else the student would learn the teacher's answers on the rows that it is scored on
+        scored = data.load(task, "validation", data_folder, cache=cache).texts
+        distillation = replace(distillation, apart=distillation.apart | {*scored})
     teacher = None if distillation is None else Teacher(distillation, task, encoder_name)
     unlabelled = further_texts(distillation, task)
     every_row = data.load(task, "train", data_folder, cache=cache)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
-from effx import data, files, progress
+from effx import data, files, model_files, progress
 from effx.artifacts import Checkpoint
 from effx.data import Rows
 from effx.errors import UsageError
@@ -23,7 +23,6 @@ from effx.specs.data import DataLocation, DataSource
 from effx.specs.heads import Head, OtherHeadError
 from effx.specs.imports import ImportSettings
 from effx.specs.kinds import KINDS
-from effx.specs.sentence_transformers import POOLING_FILE
 from effx.specs.tasks import NAME, TASKS, Task
 from effx.train import output, understood
 from effx.train.finetune import checked_encoder
@@ -227,9 +226,9 @@ def _recorded(settings: ImportSettings) -> dict[str, JsonValue]:
 
 
 def digest(folder: Path) -> str:
-    """Return a SHA-256 of the names and contents of a model's files, of subfolders only the pooling's."""
-    total = hashlib.sha256()
-    for path in [*sorted(folder.iterdir()), folder / POOLING_FILE]:
+    """Return a SHA-256 of the names and contents of a model's files, of subfolders those that are loaded."""
+    total, own = hashlib.sha256(), sorted(folder.iterdir())
+    for path in [*own, *(path for path in model_files.deciding(folder) if path not in own)]:
         if path.is_file():
             total.update(f"{path.relative_to(folder)} {files.sha256(path)}\n".encode())
     return total.hexdigest()

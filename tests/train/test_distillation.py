@@ -370,6 +370,25 @@ def test_rows_without_labels_are_learned_from_the_teacher_alone(
     assert training.distillation.hidden_layers == 3
 
 
+def test_validation_rows_among_further_texts_are_not_learned(
+    trained: Checkpoint, encoders: dict[str, Path], rows_folder: Path, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """The whole corpus as further texts: the student is scored on rows whose answers it was not taught."""
+    scored = data.load(trained.task, "validation", rows_folder).texts
+    corpus = tmp_path / "corpus.jsonl"
+    write_rows(corpus, [{"sentence": text} for (text,) in [*scored, ("a new text",), ("another one",)]])
+    student = finetune(
+        "sst2", encoders["bert"], out=tmp_path, name="student", data_folder=rows_folder,
+        settings=FinetuneSettings.of(max_steps=1, max_length=32),
+        distillation=Distillation(trained.folder, DistillationSettings(), corpus),
+    )  # fmt: skip
+    record = student.manifest.training.distillation
+    assert record is not None
+    assert (record.unlabelled_rows, record.unlabelled_left_out) == (2, len(scored))
+    assert f"{len(scored)} of {len(scored) + 2} rows are left out" in capsys.readouterr().err
+
+
 def test_a_student_that_continues_from_its_teacher(
     trained: Checkpoint, rows_folder: Path, tmp_path: Path
 ) -> None:
