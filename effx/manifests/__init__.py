@@ -39,6 +39,7 @@ from effx.manifests.pruning import (
     TicketRecord,
 )
 from effx.manifests.training import (
+    IMPORT_READER,
     BaselineRecord,
     DistillationRecord,
     ImportRecord,
@@ -68,6 +69,7 @@ __all__ = [
     "ExitsRecord",
     "ForeignGraph",
     "HeadRecord",
+    "IMPORT_READER",
     "ImportRecord",
     "LayerReductionRecord",
     "Manifest",

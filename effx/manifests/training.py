@@ -185,6 +185,11 @@ class SharedRecord(Record):
         return self
 
 
+IMPORT_READER = 2
+"""Raised when a folder is read as another model than before. 2: tokenizer.json decides the tokens, and
+settings of sentence-transformers that are not computed are refused."""
+
+
 class ImportRecord(Record):
     """How a model that was fine-tuned elsewhere became a checkpoint."""
 
@@ -196,6 +201,8 @@ class ImportRecord(Record):
     """What became of its task head, in words."""
     notes: tuple[str, ...] = ()
     """What is unusual about the model, in words."""
+    reader: int = 1
+    """:data:`IMPORT_READER` of the version that imported it."""
 
 
 class BaselineRecord(Record):

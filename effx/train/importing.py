@@ -14,7 +14,7 @@ from effx.artifacts import Checkpoint
 from effx.data import Rows
 from effx.errors import UsageError
 from effx.host import state
-from effx.manifests import CheckpointFacts, ImportRecord
+from effx.manifests import IMPORT_READER, CheckpointFacts, ImportRecord
 from effx.models import checkpoints, evaluate, huggingface
 from effx.models.huggingface.folder import reading
 from effx.models.huggingface.load import Loaded, Opened, OpenedCheckpoint
@@ -134,6 +134,7 @@ def _scored(
             settings=_recorded(settings),
             head=loaded.head,
             notes=tuple(loaded.notes),
+            reader=IMPORT_READER,
         ),
     }
     if isinstance(rows, Rows):
@@ -199,6 +200,7 @@ def as_checkpoint(
         files_of_model = huggingface.open_folder(str(name)).path if on_hub else path
         if (
             imported is not None
+            and imported.reader == IMPORT_READER
             and imported.digest == digest(files_of_model)
             and imported.settings == _recorded(settings)
             and before.data == data.recorded(before.task, data_folder)
@@ -207,7 +209,8 @@ def as_checkpoint(
             return target
         if replace_import:
             progress.say(
-                f"{target} was imported from {name} before; its files, rows or settings have changed"
+                f"{target} was imported from {name} before; its files, rows, settings or how effx reads "
+                "it have changed"
             )
     return import_model(
         name, out=out, data_folder=data_folder, settings=settings, overwrite=replace_import

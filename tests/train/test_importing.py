@@ -18,6 +18,7 @@ from effx.artifacts import Checkpoint
 from effx.encoding import Encoder
 from effx.errors import ArtifactError, DataError, UsageError
 from effx.files import write_json
+from effx.manifests import IMPORT_READER
 from effx.models import evaluate, huggingface, load
 from effx.specs.data import DataSettings, DataSource
 from effx.specs.heads import HeadSettings
@@ -252,6 +253,25 @@ def test_a_path_that_does_not_exist_is_reported_as_missing_also_with_import_sett
         Checkpoint.find_all([missing])
     with pytest.raises(ArtifactError, match="none does not exist|none is not a checkpoint"):
         Checkpoint.open(missing)
+
+
+def test_what_an_earlier_version_read_in_another_way_is_imported_again(
+    model: PreTrainedModel, rows_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    def reader() -> int:
+        folder = as_checkpoint(tmp_path / "m", out=tmp_path / "c", data_folder=rows_folder,
+                               settings=ImportSettings(task="sst2"))  # fmt: skip
+        record = Checkpoint.open(folder).manifest.imported
+        assert record is not None
+        return record.reader
+
+    with monkeypatch.context() as earlier:
+        earlier.setattr("effx.train.importing.IMPORT_READER", 1)
+        assert reader() == reader() == 1
+    capsys.readouterr()
+    assert reader() == IMPORT_READER > 1
+    assert "or how effx reads it have changed" in capsys.readouterr().err
 
 
 def test_a_model_is_imported_once_and_again_when_something_changed(
