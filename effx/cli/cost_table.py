@@ -124,6 +124,10 @@ def _passed(table: CostTable, *, named: bool) -> bool:
     return table.passed and (table.passed_for("energy") or not needs_energy)
 
 
+_IDLE = {False: "idle power included", True: "of processor time, without idle power"}
+"""Whether the energy is of a model -> what is in it."""
+
+
 def _text(table: CostTable) -> str:
     """Return the table for people; all costs are per query."""
     lines = [
@@ -137,7 +141,7 @@ def _text(table: CostTable) -> str:
         energy = table.energy
         lines += [
             "",
-            f"energy by {energy.meter} ({energy.source}), idle power included",
+            f"energy by {energy.meter} ({energy.source}), {_IDLE[energy.source == 'model']}",
             *_costs(table.joules, "mJ", (energy.heads, energy.neurons), "joules"),
             "",
             _checked(table, "energy", len(energy.checks)),

@@ -100,7 +100,7 @@ Checks = Sequence[CheckedStructure] | Sequence[CheckedEnergy]
 
 
 class EnergyCosts(Record):
-    """The same costs in joules, idle power included."""
+    """The same costs in joules, idle power included; a model has none."""
 
     source: EnergySource
     """How joules are known."""

@@ -165,7 +165,7 @@ def test_joules_of_a_real_model_by_processor_time(checkpoint: Checkpoint, tmp_pa
     found.write(tmp_path / "table.json")
     assert CostTable.read(tmp_path / "table.json") == found
     text = _text(found)
-    assert "energy by model:10 (model), idle power included" in text
+    assert "energy by model:10 (model), of processor time, without idle power" in text
     assert "median error of the predicted energy" in text and "mJ per layer" in text
 
 
