@@ -194,6 +194,17 @@ def _use_meter(context: click.Context, _: click.Parameter, meter: str) -> None:
         context.with_resource(running.using(running.Requested(meter, required=meter != "auto")))
 
 
+def _meter(default: str) -> Callable[[F], F]:
+    """Return the option of a meter of measurements."""
+    return click.option(
+        "--meter",
+        type=Grammar(meters.check, meters.grammar()),
+        default=default,
+        show_default=True,
+        help=f"Energy meter. {meters.help_text()}.",
+    )
+
+
 model = click.option(
     "--model",
     required=True,
@@ -201,20 +212,8 @@ model = click.option(
     help="Encoder: a folder with config.json and safetensors weights, a checkpoint of effx, or a name on the "
     "Hugging Face hub.",
 )
-meter = click.option(
-    "--meter",
-    type=Grammar(meters.check, meters.grammar()),
-    default="auto",
-    show_default=True,
-    help=f"Energy meter. {meters.help_text()}.",
-)
-table_meter = click.option(
-    "--meter",
-    type=Grammar(meters.check, meters.grammar()),
-    default="none",
-    show_default=True,
-    help=f"Energy meter. {meters.help_text()}.",
-)
+meter = _meter("auto")
+table_meter = _meter("none")
 mask_preset = click.option(
     "--preset",
     type=Word(tuple(presets.MASK_PRESETS), "preset"),
