@@ -71,12 +71,9 @@ class CheckedStructure(Record):
     measured_s: Seconds
 
     @property
-    def predicted(self) -> Seconds:
-        return self.predicted_s
-
-    @property
-    def measured(self) -> Seconds:
-        return self.measured_s
+    def error(self) -> float:
+        """Relative error of the prediction."""
+        return self.predicted_s / self.measured_s - 1
 
 
 class CheckedEnergy(Record):
@@ -88,15 +85,9 @@ class CheckedEnergy(Record):
     measured_j: Joules
 
     @property
-    def predicted(self) -> Joules:
-        return self.predicted_j
-
-    @property
-    def measured(self) -> Joules:
-        return self.measured_j
-
-
-Checks = Sequence[CheckedStructure] | Sequence[CheckedEnergy]
+    def error(self) -> float:
+        """Relative error of the prediction."""
+        return self.predicted_j / self.measured_j - 1
 
 
 class EnergyCosts(Record):
@@ -179,9 +170,14 @@ class CostTable(Record):
                 raise ValueError(f"{name}: expected at least two rising sizes from 0")
             if self.energy is not None and [cost.size for cost in getattr(self.energy, name)] != sizes:
                 raise ValueError(f"energy.{name}: expected the sizes of {name}")
-        _check(self.checks, self.seconds, "predicted_s", "measured_s")
+        for time in self.checks:
+            _check(
+                time.layers, self.seconds, ("predicted_s", time.predicted_s), ("measured_s", time.measured_s)
+            )
         if self.joules is not None and self.energy is not None:
-            _check(self.energy.checks, self.joules, "energy: predicted_j", "measured_j")
+            for one in self.energy.checks:
+                predicted = ("energy: predicted_j", one.predicted_j)
+                _check(one.layers, self.joules, predicted, ("measured_j", one.measured_j))
         return self
 
     @property
@@ -263,20 +259,19 @@ class CostTable(Record):
         files.write_json(path, self.to_json())
 
 
-def _median_error(checks: Checks) -> float | None:
-    return (
-        float(np.median([abs(check.predicted / check.measured - 1) for check in checks])) if checks else None
-    )
+def _median_error(checks: Sequence[CheckedStructure | CheckedEnergy]) -> float | None:
+    return float(np.median([abs(check.error) for check in checks])) if checks else None
 
 
-def _check(checks: Checks, costs: LayerCosts, predicted: str, measured: str) -> None:
-    """Raise ValueError if checks do not follow from the costs."""
-    for check in checks:
-        if check.measured <= 0:
-            raise ValueError(f"checks: expected {measured} > 0")
-        again = costs.of_layers((layer.heads, layer.neurons) for layer in check.layers)
-        if abs(again - check.predicted) > 1e-6 * check.measured:
-            raise ValueError(f"checks: expected {predicted} {again:g}, which follows from the table")
+def _check(
+    layers: Sequence[LayerSize], costs: LayerCosts, predicted: tuple[str, float], measured: tuple[str, float]
+) -> None:
+    """Raise ValueError if what was predicted, as (name, value), does not follow from the costs."""
+    if measured[1] <= 0:
+        raise ValueError(f"checks: expected {measured[0]} > 0")
+    again = costs.of_layers((layer.heads, layer.neurons) for layer in layers)
+    if abs(again - predicted[1]) > 1e-6 * measured[1]:
+        raise ValueError(f"checks: expected {predicted[0]} {again:g}, which follows from the table")
 
 
 def neuron_sizes(neurons: int, *, step: int = 16, factor: float = 0.8) -> list[int]:
