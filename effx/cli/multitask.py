@@ -25,6 +25,13 @@ from effx.specs.multitask import MultitaskSettings
     help="Checkpoint whose remaining heads and FFNs are the ticket of its task; repeatable, once per task. A "
     "task without a ticket uses all heads and FFNs.",
 )
+@click.option(
+    "--union",
+    "write_union",
+    is_flag=True,
+    help="With tickets: also write the checkpoint NAME-union, with the heads and FFNs of all tickets and the "
+    "head of the first task, to train other tasks from it.",
+)
 @options.teachers_of_predictions
 @options.of(MultitaskSettings)
 @options.new_checkpoint("multitask-MODEL-sSEED, followed by -TASK")
@@ -38,6 +45,7 @@ def command(
     model: str,
     sources: tuple[str, ...],
     tickets: tuple[Path, ...],
+    write_union: bool,
     teachers: tuple[Path, ...],
     name: str | None,
     out: Path,
@@ -76,6 +84,7 @@ def command(
         settings=MultitaskSettings.of(**rest),
         overwrite=overwrite,
         trust_remote_code=trust_remote_code,
+        write_union=write_union,
     )
     if not distributed.is_first():
         return
@@ -91,4 +100,4 @@ def command(
         )
     shared = written[0].manifest.shared
     assert shared is not None
-    click.echo(f"average score of {len(written)} tasks: {shared.average:.4f}")
+    click.echo(f"average score of {len(names)} tasks: {shared.average:.4f}")

@@ -62,7 +62,8 @@ def _settings(manifest: CheckpointManifest) -> dict[str, object]:
         else [round(sparsity.share, _SHARE_DECIMALS), sparsity.objective, sparsity.kind, sparsity.init,
               sparsity.rewind, sparsity.mask if sparsity.found_by is None else None, sparsity.source],
         "shared": None if manifest.shared is None
-        else [list(manifest.shared.tasks), sorted(manifest.shared.tickets)],
+        else [list(manifest.shared.tasks), sorted(manifest.shared.tickets),
+              *(["union"] if manifest.shared.union else [])],
     }  # fmt: skip
 
 

@@ -61,13 +61,16 @@ def others(checkpoint: Checkpoint) -> list[Checkpoint]:
 
 
 def _encoder(folder: Path) -> str | None:
-    """Return the digest of the shared encoder of a checkpoint that has one; damaged ones have none."""
+    """Return the digest of the shared encoder that a checkpoint has its task's part of.
+
+    None: it has none, or parts of other tasks too, or it is damaged.
+    """
     try:
         value = records.read_json(folder / Checkpoint.manifest_name)
     except ArtifactError:
         return None
     shared = value.get("shared")
-    return shared.get("encoder") if isinstance(shared, dict) else None
+    return shared.get("encoder") if isinstance(shared, dict) and not shared.get("union") else None
 
 
 def on_encoder_of(model: PreTrainedModel, other: Checkpoint) -> PreTrainedModel:

@@ -175,6 +175,8 @@ class SharedRecord(Record):
     """Of the weights of the shared encoder; the same in the checkpoints of all tasks."""
     tickets: Mapping[str, Digest] = {}
     """Task -> digest of the checkpoint whose structure is its ticket; a task without one uses everything."""
+    union: bool = False
+    """Whether the checkpoint has the heads and FFNs of all tickets, instead of those of its task's."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

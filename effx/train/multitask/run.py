@@ -18,6 +18,7 @@ import math
 import platform
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,8 @@ from effx.train.multitask.sharing import HoldOthers, SharedModel, union
 from effx.train.segment import RunSegment
 
 _KEY = "key.json"
+_UNION = "union"
+"""End of the name of a checkpoint with all tickets."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +98,7 @@ def multitask(
     settings: MultitaskSettings | None = None,
     overwrite: bool = False,
     trust_remote_code: bool = False,
+    write_union: bool = False,
     state: Path | None = None,
 ) -> list[Checkpoint]:
     """Train an encoder on several tasks at once and write ``out/name-TASK`` for each of them.
@@ -115,11 +119,13 @@ def multitask(
         settings: how to train.
         overwrite: replace checkpoints of these names.
         trust_remote_code: run model code from the model's repository.
+        write_union: write ``out/name-union`` too: the encoder with the heads and FFNs of all tickets, and the
+            head of the first task, to train other tasks from it. Its scores are measured with all of them.
         state: folder of the state of training that is stopped, which remains; default ``out/.name.training``,
             which is removed at the end.
 
     Returns:
-        The checkpoints, in the order of the tasks.
+        The checkpoints, in the order of the tasks; last, the one of the union.
 
     Raises:
         UsageError: a setting, name, model, ticket or teacher is wrong.
@@ -136,7 +142,18 @@ def multitask(
     tasks = _tasks(task_names, data_folders or {}, cache)
     huggingface.check_source(model_name)
     name = name or f"multitask-{files.safe_name(huggingface.name_of(model_name))}-s{training.seed}"
-    folders = [output.new_folder(out, f"{name}-{task.name}", overwrite) for task in tasks]
+    if write_union and not tickets:
+        raise UsageError(
+            "a union needs tickets: without them, every task has all heads and FFNs.",
+            settings=("write_union", "tickets"),
+        )
+    if write_union and _UNION in task_names:
+        raise UsageError(
+            f"task '{_UNION}': {name}-{_UNION} is the checkpoint of the union, rename the task.",
+            settings="write_union",
+        )
+    endings = [*(task.name for task in tasks), *([_UNION] if write_union else [])]
+    folders = [output.new_folder(out, f"{name}-{ending}", overwrite) for ending in endings]
     opened = _tickets(tickets, tasks, model_name, settings)
     taught = _teachers(teachers, tasks, huggingface.recorded_name(model_name))
     everything = [
@@ -448,10 +465,16 @@ def average(scores: Sequence[Mapping[str, float]]) -> float:
 
 
 def _scored(
-    shared: SharedModel, number: int, labelled: Rows, encoded: Encoded, task: Task
+    shared: SharedModel,
+    number: int,
+    labelled: Rows,
+    encoded: Encoded,
+    task: Task,
+    *,
+    everywhere: bool = False,
 ) -> tuple[dict[str, float], np.ndarray]:
-    """Return a task's metrics and predictions, by its head and ticket."""
-    with shared.applied(number):
+    """Return a task's metrics and predictions, by its head and ticket, or ``everywhere``: all tickets."""
+    with nullcontext() if everywhere else shared.applied(number):
         predictions = evaluate.predictions(shared.models[number], encoded, task)
     return task.score(labelled.labels, predictions), predictions
 
@@ -476,19 +499,34 @@ def _write(
         _scored(shared, number, each.validation, part.validation, each.task)
         for number, (each, part) in enumerate(zip(everything, encoded, strict=True))
     ]
+    numbers = list(range(len(everything)))
+    average_score = average([metrics for metrics, _ in results])
+    if len(folders) > len(numbers):  # the union's, with the head of the first task
+        numbers.append(0)
+        results.append(
+            _scored(
+                shared,
+                0,
+                everything[0].validation,
+                encoded[0].validation,
+                everything[0].task,
+                everywhere=True,
+            )
+        )
     shared.cpu()
     record = SharedRecord(
         tasks=tuple(each.task.name for each in everything),
-        average=average([metrics for metrics, _ in results]),
+        average=average_score,
         encoder=_digest(shared.encoder),
         tickets={task: ticket.digest for task, ticket in opened.items()},
     )
-    training, written = settings.training, []
-    for number, (each, part, (metrics, predictions)) in enumerate(
-        zip(everything, encoded, results, strict=True)
-    ):
+    training = settings.training
+    written: list[Checkpoint] = []
+    for number, folder, (metrics, predictions) in zip(numbers, folders, results, strict=True):
+        each, part = everything[number], encoded[number]
+        whole = len(written) == len(everything)
         model = copy.deepcopy(shared.models[number])
-        if structures:
+        if structures and not whole:
             surgery.reduce_to(model, structures[number])
         ticket, teacher = opened.get(each.task.name), taught.get(each.task.name)
         facts: CheckpointFacts = {
@@ -515,18 +553,19 @@ def _write(
             **rows.validation_facts(each.validation, metrics, part.summary),
             "max_length": settings.max_length,
             "data": each.record,
-            "shared": record,
+            "shared": record.model_copy(update={"union": True}) if whole else record,
             "structure": structure(model),
             "predictions": tuple(each.task.behavior.store(predictions)),
             "expenses": united(*needed),
         }
         if ticket is not None:
-            facts["ticket"] = ticket.manifest.ticket
+            if not whole:
+                facts["ticket"] = ticket.manifest.ticket
             facts["layer_reductions"] = ticket.manifest.layer_reductions
         written.append(
             checkpoints.save(
                 model,
-                folders[number],
+                folder,
                 tokenizer=loaded[number].tokenizer,
                 task=each.task,
                 overwrite=overwrite,

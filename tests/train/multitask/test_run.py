@@ -21,6 +21,7 @@ from effx.artifacts import Checkpoint
 from effx.cli import run as run_command
 from effx.encoding import Encoder
 from effx.errors import UsageError
+from effx.export import shared_encoder
 from effx.models import checkpoints, evaluate
 from effx.specs.distillation import DistillationSettings
 from effx.specs.multitask import MultitaskSettings
@@ -213,6 +214,48 @@ def test_a_task_has_its_ticket_alone(
     first, second = map(weights, trained)
     name = "bert.encoder.layer.0.attention.self.query.weight"  # heads 0, 1, 2 and heads 1, 2
     assert torch.equal(first[name][8:], second[name])
+
+
+def test_the_union_has_what_every_ticket_has(
+    encoders: dict[str, Path], data_folders: dict[str, Path], tickets: dict[str, Path], tmp_path: Path
+) -> None:
+    """Its weights are those of the tasks' checkpoints, and it is scored with all of them."""
+    *trained, union = train(
+        encoders, data_folders, tmp_path, tickets=list(tickets.values()), write_union=True
+    )
+    assert (union.name, union.task.name) == ("both-union", "sst2")
+    assert [checkpoint.name for checkpoint in trained] == ["both-sst2", "both-grades"]
+    assert [(layer.heads, layer.intermediate) for layer in union.manifest.structure.layers] == [
+        ((0, 1, 2), 64), ((0, 1, 2, 3), 64), ((0, 1, 2, 3), 0),
+    ]  # fmt: skip
+    shared = [checkpoint.manifest.shared for checkpoint in (*trained, union)]
+    assert [record is not None and record.union for record in shared] == [False, False, True]
+    assert union.manifest.ticket is None
+    for checkpoint in trained:
+        pruned = models.load(union.folder)
+        remaining = checkpoint.manifest.structure
+        heads = {at: sorted({0, 1, 2, 3} - set(layer.heads)) for at, layer in enumerate(remaining.layers)}
+        parts = union.manifest.structure.layers
+        models.prune(
+            pruned,
+            heads={at: [head for head in gone if head in parts[at].heads] for at, gone in heads.items()},
+            ffns=[
+                at for at, layer in enumerate(remaining.layers)
+                if not layer.intermediate and parts[at].intermediate
+            ],
+        )  # fmt: skip
+        mine = {name: value for name, value in pruned.state_dict().items() if name.startswith("bert.")}
+        own = models.load(checkpoint.folder).state_dict()
+        expected = {name: value for name, value in own.items() if name.startswith("bert.")}
+        assert mine.keys() == expected.keys()
+        assert all(torch.equal(value, expected[name]) for name, value in mine.items())
+    rows = data.load(union.task, "validation", data_folders["sst2"])
+    logits = evaluate.logits(models.load(union.folder), Encoder(union.folder, 16)(rows.texts))
+    assert union.task.score(rows.labels, union.task.predict(logits)) == union.manifest.metrics
+    ticket = evaluate.logits(models.load(trained[0].folder), Encoder(union.folder, 16)(rows.texts))
+    assert np.abs(logits - ticket).max() > 1e-5
+    with pytest.raises(UsageError, match="tickets differ"):  # the union is not taken for a task's checkpoint
+        shared_encoder.others(trained[0])
 
 
 @pytest.mark.parametrize("apart", [False, True])
@@ -467,6 +510,13 @@ trained = multitask({TASKS!r}, {str(encoder)!r}, out={str(tmp_path)!r}, name="tw
         (TASKS, ["sst2"], {"lr": 2e-3}, "adamax at learning rate 0.004, not adamax at 0.002"),
         (TASKS, ["sst2"], {"optimizer": "adamw"}, "accept it with mismatched"),
         (TASKS, [], {"task_dropout": [("cola", 0.1)]}, "dropout of cola: it is not one of the tasks"),
+        (TASKS, [], {"write_union": True}, "a union needs tickets"),
+        (
+            ["sst2", "union"],
+            ["sst2"],
+            {"write_union": True},
+            "multitask-bert-s0-union is the checkpoint of the",
+        ),
     ],
 )
 def test_wrong_input_is_one_line_before_training(
@@ -474,10 +524,11 @@ def test_wrong_input_is_one_line_before_training(
     tasks: list[str], tickets_of: list[str], changes: dict[str, Any], message: str,
 ) -> None:  # fmt: skip
     values = {"epochs": 2, "max_length": 16, "lr": 4e-3, "batch_size": 16, "optimizer": "adamax", **changes}
-    folders = {task: data_folders[task] for task in tasks}
+    write_union = values.pop("write_union", False)
+    folders = {task: data_folders.get(task, data_folders["sst2"]) for task in tasks}
     with pytest.raises(UsageError, match=message) as error:
         multitask(
-            tasks, encoders["bert"], out=tmp_path / "c", data_folders=folders,
+            tasks, encoders["bert"], out=tmp_path / "c", data_folders=folders, write_union=write_union,
             tickets=[tickets[task] for task in tickets_of], settings=MultitaskSettings.of(**values),
         )  # fmt: skip
     assert "\n" not in str(error.value)
