@@ -187,9 +187,10 @@ class SharedRecord(Record):
         return self
 
 
-IMPORT_READER = 2
+IMPORT_READER = 3
 """Raised when a folder is read as another model than before. 2: tokenizer.json decides the tokens, and
-settings of sentence-transformers that are not computed are refused."""
+settings of sentence-transformers that are not computed are refused. 3: a SentencePiece model decides how
+texts are normalized."""
 
 
 class ImportRecord(Record):

@@ -23,8 +23,8 @@ from effx.models import families
 from effx.quiet import quiet
 from effx.specs.sentence_transformers import POOLING_FILE
 
-_SENTENCEPIECE_FILES = ("sentencepiece.bpe.model", "spiece.model", "spm.model", "tokenizer.model")
-TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", *_SENTENCEPIECE_FILES)
+SENTENCEPIECE_FILES = ("sentencepiece.bpe.model", "spiece.model", "spm.model", "tokenizer.model")
+TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", *SENTENCEPIECE_FILES)
 _MAX_LAYERS = 1024
 _ADAPTER = "adapter_config.json"
 _DOWNLOADED = [*model_files.PATTERNS]
@@ -101,7 +101,7 @@ def is_hub_name(name: str | Path) -> bool:
 def needs_sentencepiece(folder: ModelFolder) -> bool:
     """Return whether the tokenizer can only be read with the package sentencepiece."""
     present = {file for file in TOKENIZER_FILES if (folder.path / file).is_file()}
-    return bool(present) and present <= set(_SENTENCEPIECE_FILES)
+    return bool(present) and present <= set(SENTENCEPIECE_FILES)
 
 
 def check_source(name: str) -> None:

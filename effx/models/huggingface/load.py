@@ -23,7 +23,7 @@ from transformers import (
 )
 
 from effx.artifacts import Checkpoint
-from effx.errors import UsageError
+from effx.errors import UsageError, one_line
 from effx.models import checkpoints, families, heads
 from effx.models.families import Family
 from effx.models.heads import HeadType
@@ -261,8 +261,14 @@ def build(
     tokenizer = read.tokenizer
     if read.rebuilt:
         notes.append(
-            f"its tokenizer.json is followed: transformers {transformers.__version__} would build "
+            f"its {read.followed} is followed: transformers {transformers.__version__} would build "
             f"{' and '.join(read.rebuilt)} of its tokenizer anew, and can give other token ids"
+        )
+    if read.unlike is not None:
+        notes.append(
+            f"its tokenizer, as transformers {transformers.__version__} builds it, divides texts such as "
+            f"'{one_line(read.unlike)}' into other tokens than its SentencePiece model does: right only if "
+            "the model was trained in the same way"
         )
     tokenizers.check_vocabulary(folder.name, tokenizer, model.get_input_embeddings().num_embeddings)
     notes += tokenizers.notes(tokenizer, token_types=family.token_types, of_words=of_words)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import transformers
 from tokenizers import Tokenizer
 from tokenizers.normalizers import BertNormalizer
 from tokenizers.pre_tokenizers import ByteLevel
@@ -17,6 +18,7 @@ from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from effx.encoding import Encoded, Encoder
 from effx.errors import MissingExtraError, one_line
 from effx.models import families
+from effx.models.huggingface import sentence_pieces
 from effx.models.huggingface.folder import ModelFolder, building, needs_sentencepiece, wrong
 
 _COMPARED_ROWS = 512
@@ -32,7 +34,11 @@ class LoadedTokenizer:
 
     tokenizer: PreTrainedTokenizerBase
     rebuilt: tuple[str, ...] = ()
-    """Parts of tokenizer.json that its class replaces, in words; empty: none, or there is no such file."""
+    """Parts that its class builds otherwise than its files say, in words; empty: none."""
+    followed: str = _FILE
+    """The file that is followed instead."""
+    unlike: str | None = None
+    """A text that gets other tokens than its SentencePiece model gives; None: none was found."""
 
 
 def load(
@@ -44,7 +50,7 @@ def load(
     tokenizer.json alone and build the rest anew, so that other ids can result than those that the model was
     trained on. As in transformers 4, the file decides here, but for what tokenizer_config.json says of the
     case, accents and Chinese characters of BERT's normalizer, and of the space before the first word of a
-    byte-level tokenizer.
+    byte-level tokenizer. Without that file, a SentencePiece model decides (:mod:`.sentence_pieces`).
 
     Args:
         folder: of the model.
@@ -79,6 +85,18 @@ def _read(folder: ModelFolder, trust_remote_code: bool, **options: bool) -> Load
     )
     if not getattr(built, "is_fast", False):
         raise wrong(folder.name, "its tokenizer cannot be saved as tokenizer.json")
+    if needs_sentencepiece(folder):
+        if built.cls_token_id is not None and built.cls_token_id not in built("a")["input_ids"]:
+            raise wrong(
+                folder.name,
+                f"transformers {transformers.__version__} converts its SentencePiece model without the "
+                f"{built.cls_token} before each text: use another release of transformers, e.g. the newest",
+            )
+        following = sentence_pieces.following(folder, built)
+        unlike = sentence_pieces.different(folder, following or built)
+        if following is None:
+            return LoadedTokenizer(built, unlike=unlike)
+        return LoadedTokenizer(following, ("the normalizer",), "SentencePiece model", unlike)
     general = type(built) is PreTrainedTokenizerFast or not type(built).__module__.startswith("transformers.")
     if general or not (folder.path / _FILE).is_file():
         return LoadedTokenizer(built)

@@ -20,7 +20,7 @@ from transformers import (
 )
 
 from effx.encoding import Encoder
-from effx.errors import EffxError, UsageError
+from effx.errors import EffxError, MissingExtraError, UsageError
 from effx.models import checkpoints, evaluate, families, pretrained, prune, save, structure
 from effx.models.huggingface import load
 from effx.specs.heads import HeadSettings
@@ -270,11 +270,14 @@ def test_a_missing_shard_is_named(encoders: dict[str, Path], tmp_path: Path) -> 
         load(tmp_path / "m", TASKS["mnli"])
 
 
-def test_a_sentencepiece_tokenizer_names_the_package(encoders: dict[str, Path], tmp_path: Path) -> None:
+def test_a_sentencepiece_tokenizer_names_the_package(
+    encoders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     folder = tmp_path / "m"
     classifier(encoders["roberta"], folder, NLI)
     (folder / "tokenizer.json").rename(folder / "sentencepiece.bpe.model")
-    with pytest.raises(EffxError, match="sentencepiece"):
+    with pytest.raises(MissingExtraError, match="pip install sentencepiece protobuf"):
         load(folder, TASKS["mnli"])
 
 
