@@ -237,13 +237,23 @@ def _owner() -> str:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove the temporary files and folders in ``folder`` that killed processes of this host left behind."""
+    """Remove the temporary files and folders in ``folder`` that killed processes of this host left behind.
+
+    A process that was killed while it replaced a folder may have moved the old one away, and not the new one,
+    which was complete, into its place. That is done now.
+    """
     host = re.escape(safe_name(socket.gethostname()))
-    pattern = re.compile(rf"\..+\.{host}\.(\d+)(\.old)?\.tmp(\.\w+)?")
+    pattern = re.compile(rf"\.(.+)\.{host}\.(\d+)(\.old)?\.tmp(\.\w+)?")
     with contextlib.suppress(OSError):
-        for entry in list(folder.iterdir()):
+        for entry in sorted(folder.iterdir(), key=lambda entry: not entry.name.endswith(".old.tmp")):
             match = pattern.fullmatch(entry.name)
-            if match and not _alive(int(match.group(1))):
+            if match and not _alive(int(match.group(2))):
+                target = folder / match.group(1)
+                if match.group(3) and not target.exists():
+                    complete = entry.with_name(entry.name.removesuffix(".old.tmp") + ".tmp")
+                    (complete if complete.is_dir() else entry).rename(target)
+                if not entry.exists():
+                    continue
                 if entry.is_dir() and not entry.is_symlink():
                     shutil.rmtree(entry, ignore_errors=True)
                 else:

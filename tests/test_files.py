@@ -74,6 +74,28 @@ def test_leftovers_of_a_killed_writer_are_removed_by_the_next_writer(tmp_path: P
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
+@pytest.mark.parametrize("killed_after", [1, 2])
+def test_a_folder_is_not_lost_if_its_replacement_is_killed(killed_after: int, tmp_path: Path) -> None:
+    """Killed after the old folder was moved away, and after the new one is in its place."""
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "x").write_text("old")
+    code = (
+        "import os, signal, sys; from pathlib import Path; from effx import files\n"
+        "rename, calls = Path.rename, []\n"
+        "def killed(self, target):\n"
+        "    rename(self, target); calls.append(target)\n"
+        "    len(calls) == int(sys.argv[2]) and os.kill(os.getpid(), signal.SIGKILL)\n"
+        "Path.rename = killed\n"
+        "with files.new_folder(Path(sys.argv[1]), replace=True) as folder:\n"
+        "    (folder / 'x').write_text('new')\n"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "a"), str(killed_after)], check=False)
+    assert (tmp_path / "a").exists() == (killed_after == 2)
+    files.check_writable(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+    assert (tmp_path / "a" / "x").read_text() == "new"
+
+
 @pytest.mark.parametrize("name", ["../x", "/etc/passwd", "a/../../x"])
 def test_names_cannot_point_outside(tmp_path: Path, name: str) -> None:
     with pytest.raises(ArtifactError, match="outside"):

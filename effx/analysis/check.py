@@ -98,11 +98,11 @@ def select(
         if subject.matches(failure.name, failure.id, str(failure.engine.digest))
         and host in (None, failure.host.id)
     ]  # fmt: skip
-    latest_failure = max(failed, key=lambda failure: failure.started, default=None)
+    latest_failure = max(failed, key=lambda failure: failure.time, default=None)
     if latest_failure is not None and not any(
         subject.matches(run.name, run.id, _digest(run))
         and run.host_id == latest_failure.host.id
-        and run.started > latest_failure.started
+        and run.started > latest_failure.time
         for run in runs
     ):
         raise GateError(f"{subject.text} could not be profiled: {latest_failure.failure}")

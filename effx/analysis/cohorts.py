@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from effx.errors import UsageError
-from effx.results import Energy, ReferenceEngine, Run, WorkloadResult
+from effx.results import Energy, Failure, ReferenceEngine, Run, WorkloadResult
 from effx.specs import variants
 from effx.specs.workloads import SINGLE_STREAM
 
@@ -218,6 +218,16 @@ def latest(runs: Sequence[Run]) -> list[Run]:
     for run in sorted(runs, key=lambda run: (run.started, run.id)):
         newest[(run.task, run.host_id, run.name, run.quality.reference is None)] = run
     return list(newest.values())
+
+
+def current_failures(failures: Sequence[Failure], runs: Sequence[Run]) -> list[Failure]:
+    """Return the failures of engines that were not measured on the same host later."""
+    newest = {(run.task, run.host_id, run.name): run.started for run in latest(runs)}
+    return [
+        failure
+        for failure in failures
+        if failure.time >= newest.get((str(failure.engine.task), failure.host.id, failure.name), "")
+    ]
 
 
 def has_predictions(run: Run) -> bool:

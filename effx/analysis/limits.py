@@ -161,6 +161,8 @@ def _of(
 def _verdict(interval: Interval, bound: float, at_least: bool) -> Verdict:
     low, high = interval if at_least else (-interval[1], -interval[0])
     bound = bound if at_least else -bound
+    if not math.isfinite(low):  # nothing is known on that side
+        return Verdict.VIOLATED if high < bound else Verdict.INCONCLUSIVE
     slack = ROUNDING * max(abs(bound), abs(low))
     if low >= bound - slack:
         return Verdict.HOLDS

@@ -17,9 +17,9 @@ from effx.analysis import batches, cohorts, comparison, fixed_sequence, limits
 from effx.analysis.fixed_sequence import Choosing, ChoosingRows, Outcome, State
 from effx.analysis.techniques import technique
 from effx.errors import UsageError
-from effx.results import Run
+from effx.results import Failure, Run
 from effx.specs.optimize import OptimizeSettings
-from effx.specs.workloads import SINGLE_STREAM, Workload
+from effx.specs.workloads import SINGLE_STREAM, Workload, offline
 from effx.stats import noninferiority
 from effx.stats.intervals import Ratio
 from effx.stats.metrics import METRICS
@@ -145,6 +145,7 @@ def answer(
     choosing: ChoosingRows | None = None,
     overlap: int = 0,
     different_texts: int | None = None,
+    failures: Sequence[Failure] = (),
 ) -> OptimizedAnswer:
     """Return which engine of a session to deploy.
 
@@ -156,18 +157,29 @@ def answer(
         choosing: rows that choose which engines are tested; None: every cheaper engine is.
         overlap: rows that prove whose texts are also those of training rows.
         different_texts: of the rows that prove, where many are repeated; None: few are.
+        failures: engines of the session that could not be measured.
 
     Raises:
         UsageError: no unreduced fp32 engine, or none with a value of the objective.
     """
     remarks = [_OF_AGREEMENT] if by_agreement else []
+    remarks += [
+        f"{failure.name} is left out: it could not be measured: {failure.failure}" for failure in failures
+    ]
     able = [run for run in runs if not run.withdrawn("quality")]
     remarks += [
         f"{run.name} is left out: its quality is unavailable: {run.withdrawn('quality')}"
         for run in runs
         if run not in able
     ]
-    scored = [run.scored_in(workload) or run for run in able]
+    of_score = offline(workload.batch) if workload.scenario == "grid" and workload.batch > 1 else workload
+    remarks += [
+        f"{run.name} is left out: its answers depend on the other rows of a batch, and were not scored in "
+        f"batches of {of_score.batch}"
+        for run in able
+        if run.scored_in(of_score) is None
+    ]
+    scored = [run for run in (run.scored_in(of_score) for run in able) if run is not None]
     costs = [cost(run, settings.objective, workload) for run in scored]
     known = [(run, value) for run, value in zip(scored, costs, strict=True) if value is not None]
     remarks += [

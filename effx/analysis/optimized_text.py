@@ -148,6 +148,8 @@ def _cost(value: float, answer: OptimizedAnswer) -> str:
     if unit is not None:
         source = "" if answer.energy_source is None else f" ({answer.energy_source})"
         return f"{with_unit(value, unit)}{source}"
+    if answer.objective == "cpu_time":
+        return f"{significant(1e3 * value)} ms per example"
     return f"{significant(1e3 * value)} ms per {_query(answer.workload)}"
 
 

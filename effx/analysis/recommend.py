@@ -29,7 +29,7 @@ from effx.analysis.recommendation import (
 )
 from effx.errors import UsageError, nearest
 from effx.formatting import times
-from effx.results import Run
+from effx.results import Failure, Run
 from effx.specs.constraints import RecommendSettings
 from effx.stats import bootstrap
 
@@ -42,6 +42,7 @@ def recommend(
     baseline: str | None = None,
     task: str | None = None,
     host: str | None = None,
+    failures: Sequence[Failure] = (),
 ) -> list[Recommendation | Unmet]:
     """Return an answer per task and host.
 
@@ -55,6 +56,8 @@ def recommend(
             measured there is none: no loss can be limited, and a remark says so.
         task: only this one.
         host: only this one.
+        failures: engines that could not be measured. If that is the latest that is known of an engine, its
+            older results are left out, with a remark.
 
     Engines that were not scored on the largest set of rows (the baseline's, if it is named) are left out,
     with a remark.
@@ -84,13 +87,18 @@ def recommend(
             raise UsageError(f"no result of baseline '{baseline}'.{nearest(baseline, names)}")
         chosen = {key: group for key, group in chosen.items() if baseline in {run.name for run in group}}
     settings = settings or RecommendSettings()
-    return [_answer(group, objective, settings, baseline) for group in chosen.values()]
+    return [_answer(group, objective, settings, baseline, failures) for group in chosen.values()]
 
 
 def _answer(
-    runs: Sequence[Run], name: str | None, settings: RecommendSettings, baseline: str | None
+    runs: Sequence[Run],
+    name: str | None,
+    settings: RecommendSettings,
+    baseline: str | None,
+    failures: Sequence[Failure],
 ) -> Recommendation | Unmet:
     remarks: list[str] = []
+    runs = _able(runs, failures, remarks)
     constraints = settings.constraints
     same_rows = _same_rows(_with_quality(cohorts.latest(runs), remarks), baseline, remarks)
     objective = _default(same_rows, remarks) if name is None else objectives.get(name)
@@ -164,6 +172,25 @@ def _lost(run: Run, base: Run | None, candidates: int) -> list[str]:
     if base is None or base is run:
         return []
     return slices.remarks(slices.of_results([run], base, chosen_from=candidates), run.name)
+
+
+def _able(runs: Sequence[Run], failures: Sequence[Failure], remarks: list[str]) -> list[Run]:
+    """Return the runs of engines whose latest measurement did not fail.
+
+    Raises:
+        UsageError: there are none.
+    """
+    place = runs[0].task, runs[0].host_id
+    current = {
+        failure.name: failure.failure
+        for failure in cohorts.current_failures(failures, runs)
+        if (failure.engine.task, failure.host.id) == place
+    }
+    able = [run for run in runs if run.name not in current]
+    if not able:
+        raise UsageError(f"{runs[0].name} could not be measured: {current[runs[0].name]}.")
+    remarks += [f"{name} is left out: it could not be measured: {why}" for name, why in current.items()]
+    return able
 
 
 def _with_quality(runs: list[Run], remarks: list[str]) -> list[Run]:

@@ -57,15 +57,17 @@ def command(
     effx recommend results/ --objective latency --max-drop 0.02 --max-p99 5ms --max-memory 500MB
     """  # fmt: skip
     from effx.analysis.recommend import recommend
-    from effx.results import find
+    from effx.results import read
 
+    runs, failures = read(list(results) or [Path("results")])
     answers = recommend(
-        find(list(results) or [Path("results")]),
+        runs,
         objective,
         RecommendSettings.of(**settings),
         baseline=baseline,
         task=task,
         host=host,
+        failures=failures,
     )
     recommended, unmet = _divided(answers)
     if not as_json:

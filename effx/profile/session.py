@@ -221,7 +221,7 @@ class InterleavedSession:
     def refuse(self, folder: Path, error: EffxError) -> None:
         """Record the failure of an engine that cannot be prepared."""
         progress.say(str(error))
-        self._save_failure(record.failed_engine(folder), "", str(error))
+        self._save_failure(record.failed_engine(folder), timestamp(), str(error))
 
     def _finish(self, engine: EngineUnderTest) -> None:
         """Read the memory of an engine that has nothing more to do, and save its result."""
@@ -363,7 +363,7 @@ class InterleavedSession:
             if engine.failure is not None and engine not in self._recorded:
                 self._recorded.append(engine)
                 facts = FailedEngineRecord(engine.name, engine.engine.task.name, engine.engine.digest)
-                saved = self._save_failure(facts, engine.started, engine.failure)
+                saved = self._save_failure(facts, engine.started or timestamp(), engine.failure)
                 index = self._engines.index(engine)
                 self._journal.add(JournalEntry("failed", engine=index, reason=engine.failure, result=saved))
 
@@ -589,5 +589,5 @@ def _saved(result: Run | Failure, folder: Path) -> bool:
 
 
 def _result_id(name: str, started: str) -> str:
-    stamp = (started or timestamp()).replace("-", "").replace(":", "").split("+")[0]
+    stamp = started.replace("-", "").replace(":", "").split("+")[0]
     return f"{stamp}-{files.safe_name(name)}-{secrets.token_hex(3)}"

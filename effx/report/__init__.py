@@ -11,10 +11,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from effx import files, results
+from effx.analysis import cohorts
 from effx.errors import UsageError, need
 from effx.host import memory
 from effx.report import sections as section_files
-from effx.report.contents import ReportContents, collect_contents, current_failures
+from effx.report.contents import ReportContents, collect_contents
 
 __all__ = ["ReportContents", "report"]
 
@@ -68,7 +69,7 @@ def report(
         )
     with memory.collector_paused():
         runs, failures = results.read(folders)
-        failures = current_failures(failures, runs)
+        failures = cohorts.current_failures(failures, runs)
         groups = group_runs(runs)
         comparisons, refused = compare_groups(groups)
         content = collect_contents(runs, groups, failures)

@@ -95,17 +95,3 @@ def energy_unavailable(runs: Sequence[Run]) -> list[str]:
     workloads = [(run, run.workload(SINGLE_STREAM)) for run in runs]
     energies = [run.energy_of(result) for run, result in workloads if result is not None]
     return sorted({energy.reason for energy in energies if energy.reason})
-
-
-def current_failures(failures: Sequence[Failure], runs: Sequence[Run]) -> list[Failure]:
-    """Return the failures of engines that were not measured on the same host later."""
-    newest = {(run.task, run.host_id, run.name): run.started for run in cohorts.latest(runs)}
-    return [
-        failure
-        for failure in failures
-        if not failure.started or failure.started >= newest.get(_engine_key(failure), "")
-    ]
-
-
-def _engine_key(failure: Failure) -> tuple[str, str, str]:
-    return str(failure.engine.task), failure.host.id, failure.name

@@ -50,7 +50,7 @@ def _table(group: Group) -> str:
     with_energy = any(energy_of(run).joules_per_example is not None for run in runs)
     sources = energy_sources(runs)
     headings = [
-        "engine", f"{group.cohort.described}, 95\\,\\%", "p50, ms", "p90, ms", "p99, ms",
+        "engine", f"{escape(group.cohort.described)}, 95\\,\\%", "p50, ms", "p90, ms", "p99, ms",
         "peak memory, MiB", "size, MiB",
     ]  # fmt: skip
     headings += [f"mJ/example ({', '.join(sources)})"] if with_energy else []

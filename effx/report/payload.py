@@ -77,7 +77,8 @@ def payload(
         "effx": effx.__version__,
         "objectives": [
             {"name": objective.name, "label": objective.label, "short": objective.short,
-             "unit": objective.unit, "maximise": objective.maximise, "energetic": objective.uses_energy}
+             "unit": objective.unit, "maximise": objective.maximise, "energetic": objective.uses_energy,
+             "score": objective.is_score}
             for objective in OBJECTIVES.values()
             if _is_informative(objective, runs)
         ],
@@ -220,17 +221,40 @@ def _group(group: Group, row_numbers: Mapping[str, int]) -> dict[str, Any]:
             [outcome.status, outcome.explanation] for outcome in losses.outcomes(group.runs, group.baseline)
         ],
         "baseline": row_numbers[group.baseline.id],
-        "frontiers": [_frontier(frontier, row_numbers) for frontier in group.frontiers],
+        "frontiers": [
+            _frontier(frontier, row_numbers, {run.id: run for run in group.runs})
+            for frontier in group.frontiers
+        ],
     }
 
 
-def _frontier(frontier: Frontier, row_numbers: Mapping[str, int]) -> dict[str, Any]:
+def _other_values(frontier: Frontier, runs: Mapping[str, Run]) -> list[dict[str, list[Any]]]:
+    """Return objective -> value, low and high of each engine, where they are not those of the columns.
+
+    Scores differ where answers depend on the batch, and the frontier is of batches.
+
+    Args:
+        frontier: of engines.
+        runs: id -> result, as the columns show it.
+    """
+    return [
+        {
+            name: [_rounded(value), *(_rounded(end) for end in point.intervals[name] or (None, None))]
+            for name, value in point.values.items()
+            if value != OBJECTIVES[name].value(runs[point.run.id])
+        }
+        for point in frontier.points
+    ]
+
+
+def _frontier(frontier: Frontier, row_numbers: Mapping[str, int], runs: Mapping[str, Run]) -> dict[str, Any]:
     by_name = {point.run.name: row_numbers[point.run.id] for point in frontier.points}
     return {
         **{key: value for key, value in frontier.to_json().items() if key not in _IMPLIED},
         "meter": energy_of(frontier.points[0].run).meter,
         "knee": None if frontier.knee is None else by_name[frontier.knee],
         "members": list(by_name.values()),
+        "other": _other_values(frontier, runs),
         "best": [by_name[point.run.name] for point in frontier.points if point.non_dominated],
         "p": [round(point.p_non_dominated, 3) for point in frontier.points],
         "proven": [point.proven for point in frontier.points],

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import InitVar, dataclass, field, replace
 from typing import Any, ClassVar, TypeGuard
@@ -588,6 +589,9 @@ class Run:
         return run
 
 
+_ID_TIME = re.compile(r"(\d{4})(\d\d)(\d\d)T(\d\d)(\d\d)(\d\d(?:\.\d+)?)-")
+
+
 @dataclass(frozen=True)
 class FailedEngineRecord:
     """An engine that could not be measured, as far as its manifest could be read."""
@@ -603,7 +607,7 @@ class Failure:
 
     id: str
     started: str
-    """Time in UTC at which its measurement began; empty: it did not begin."""
+    """Time in UTC when its measurement began, or failed before that; empty in files of earlier versions."""
     engine: FailedEngineRecord
     host: Host
     session: str
@@ -617,6 +621,15 @@ class Failure:
     def name(self) -> str:
         """The engine's name."""
         return self.engine.name
+
+    @property
+    def time(self) -> str:
+        """When it was measured, or failed before: ``started``, or the time in the id.
+
+        A failure that has neither counts as the latest.
+        """
+        match = _ID_TIME.match(self.id)
+        return self.started or ("{}-{}-{}T{}:{}:{}+00:00".format(*match.groups()) if match else "9999")
 
     def to_json(self) -> dict[str, JsonValue]:
         """Return the failure as its file has it."""

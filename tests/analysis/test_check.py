@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from effx.analysis import check_report
+from effx.analysis import check_report, limits
 from effx.analysis.check import CheckResult, Subject, check, select
 from effx.analysis.limits import LimitOutcome, Verdict
 from effx.errors import GateError, UsageError
@@ -325,6 +325,26 @@ def test_an_engine_whose_latest_measurement_failed_does_not_pass_by_an_older_one
     with pytest.raises(GateError, match="could not be profiled"):
         select([], [failure], Subject("int8"), None)
     assert select([INT8], [replace(failure, started="2020")], Subject("int8"), None)[0] is INT8
+
+
+def test_a_failure_without_a_start_has_the_time_of_its_id() -> None:
+    """As earlier versions wrote it where the engine could not be opened."""
+    assert INT8.started.startswith("2026")
+    failure = Failure("f", "", FailedEngineRecord("int8"), INT8.host, "s", "cannot be opened")
+    with pytest.raises(GateError, match="int8 could not be profiled: cannot be opened"):
+        select([INT8], [failure], Subject("int8"), None)
+    later = replace(failure, id="20271130T101112.131-int8-abcdef")
+    assert later.time == "2027-11-30T10:11:12.131+00:00"
+    with pytest.raises(GateError, match="could not be profiled"):
+        select([INT8], [later], Subject("int8"), None)
+    earlier = replace(failure, id="20201130T101112.131-int8-abcdef")
+    assert select([INT8], [earlier], Subject("int8"), None)[0] is INT8
+
+
+def test_an_interval_without_an_end_proves_nothing() -> None:
+    assert limits._verdict((0.0, float("inf")), 1.0, False) is Verdict.INCONCLUSIVE
+    assert limits._verdict((2.0, float("inf")), 1.0, False) is Verdict.VIOLATED
+    assert limits._verdict((0.0, 1.0), 1.0, False) is Verdict.HOLDS
 
 
 def test_text_markdown_junit_and_json_agree() -> None:

@@ -10,7 +10,7 @@ from effx.analysis import comparison, optimized, optimized_text
 from effx.analysis.fixed_sequence import State
 from effx.analysis.optimized import OptimizedAnswer, answer
 from effx.errors import UsageError
-from effx.results import Energy, Run, WorkloadResult
+from effx.results import Energy, FailedEngineRecord, Failure, Run, WorkloadResult
 from effx.specs.optimize import OptimizeSettings
 from effx.specs.workloads import SINGLE_STREAM, Workload, grid
 from tests.analysis.simulated_run import simulated_run
@@ -126,6 +126,62 @@ def test_each_objective_has_its_cost() -> None:
     batches = found(runs, OFFLINE, objective="throughput")
     assert {each.cost for each in batches.candidates} == {32 / 400.0}
     assert optimized.cost(runs[0], "memory", SINGLE_STREAM) == 100_000_000
+
+
+def of_batches(run: Run, cpu_s: float, own_score: bool | None) -> Run:
+    """Add measured batches of 32 rows of 128 tokens.
+
+    ``own_score``: whether batches, in which answers are others, have a score of their own; None: answers do
+    not depend on the batch.
+    """
+    none = Energy("none", "none", "not measured")
+    shape = WorkloadResult(grid(32, 128), [[cpu_s] * 4] * 5, list(range(5)), none, cpu_s=[cpu_s * 4] * 5)
+    workloads = [*run.workloads, shape]
+    if own_score is None:
+        return replace(run, workloads=workloads)
+    quality = replace(run.quality, workload=SINGLE_STREAM, batch_dependent=True)
+    if own_score:
+        lost = simulated_run(run.name, range(60), n=N).quality
+        worse = replace(lost, workload=OFFLINE, batch_dependent=True)
+        workloads.append(WorkloadResult(OFFLINE, [[1.0]] * 5, list(range(5)), none, quality=worse))
+    return replace(run, workloads=workloads, quality=quality)
+
+
+def test_processor_time_of_batches_is_of_one_example() -> None:
+    runs = [
+        of_batches(run, cost, None)
+        for run, cost in zip(session(lost=3), (0.64, 0.32, 0.24, 0.16), strict=True)
+    ]
+    result = found(runs, grid(32, 128), objective="cpu_time")
+    assert result.chosen is not None and result.chosen.cost == pytest.approx(0.16 / 32)
+    text = optimized_text.text(result)
+    assert "5.00 ms per example" in text
+    assert "ms per batch" not in text
+
+
+@pytest.mark.parametrize("own_score", [True, False])
+def test_the_proof_for_batches_is_of_the_answers_in_batches(own_score: bool) -> None:
+    """The engine loses nothing in single queries, and 5 points in batches."""
+    fp32, int8, half, third = session()
+    runs = [of_batches(run, cost, None) for run, cost in ((fp32, 0.64), (int8, 0.32), (half, 0.24))]
+    runs.append(of_batches(third, 0.16, own_score))
+    result = found(runs, grid(32, 128))
+    assert result.engine == "half"
+    if own_score:
+        assert states(result)["third"] is State.NOT_PROVEN
+    else:
+        assert "third" not in states(result)
+        (remark,) = [remark for remark in result.remarks if remark.startswith("third is left out")]
+        assert "depend on the other rows of a batch, and were not scored in batches of 32" in remark
+
+
+def test_engines_that_could_not_be_measured_are_named() -> None:
+    runs = session(lost=3)
+    failure = Failure("f", runs[0].started, FailedEngineRecord("tenth"), runs[0].host, "s", "it was killed")
+    settings = OptimizeSettings.of(max_drop=0.01)
+    result = answer(runs, settings, SINGLE_STREAM, failures=[failure])
+    assert "tenth is left out: it could not be measured: it was killed" in result.remarks
+    assert "it was killed" in optimized_text.text(result)
 
 
 def test_a_gain_in_batches_is_not_that_of_single_queries() -> None:

@@ -13,7 +13,7 @@ from effx.analysis import wording
 from effx.analysis.recommend import recommend
 from effx.analysis.recommendation import Recommendation, Unmet
 from effx.errors import UsageError
-from effx.results import Run
+from effx.results import FailedEngineRecord, Failure, Run
 from effx.specs.constraints import RecommendSettings
 from effx.stats import intervals
 from tests.analysis.simulated_run import simulated_run
@@ -55,6 +55,21 @@ def test_the_choice_its_runner_up_and_what_binds() -> None:
     assert chosen.versus_baseline is not None
     assert chosen.versus_baseline.difference == pytest.approx(-20 / N)
     assert json.loads(json.dumps(chosen.to_json()))["binding"] == ["max_drop"]
+
+
+def test_an_engine_whose_latest_measurement_failed_is_left_out() -> None:
+    def failed(name: str, started: str) -> Failure:
+        record = FailedEngineRecord(name, INT8.task, INT8.engine.digest)
+        return Failure(f"{name}-{started}", started, record, INT8.host, "s", "the worker died")
+
+    assert one(ALL).engine == "int8"
+    chosen = one(ALL, failures=[failed("int8", "2027"), failed("other", "2020")])
+    assert chosen.engine != "int8"
+    for name in ("int8", "other"):
+        assert f"{name} is left out: it could not be measured: the worker died" in chosen.remarks
+    assert one(ALL, failures=[failed("int8", "2020")]).engine == "int8"  # it was measured later
+    with pytest.raises(UsageError, match="int8 could not be measured: the worker died"):
+        recommend([INT8], failures=[failed("int8", "2027")])
 
 
 def test_the_needed_limit_admits_and_a_hair_less_does_not() -> None:

@@ -63,6 +63,7 @@ def test_failures_of_engines_are_recorded_and_the_others_are_measured(tmp_path: 
     assert len(errors) == 7
     saved, failures = results.read([tmp_path / "r"])
     assert sorted(run.name for run in saved) == ["better", "good"]
+    assert all(failure.started and failure.time == failure.started for failure in failures)
     reasons = {failure.name: failure.failure for failure in failures}
     assert sorted(reasons) == [
         "crashes", "damaged", "empty", "infinite", "raises", "rowless", "unopened"

@@ -15,13 +15,15 @@ from effx.analysis.baseline import baseline_of
 from effx.analysis.comparison import adjusted, compare
 from effx.analysis.techniques import series, technique
 from effx.errors import ArtifactError, UsageError
-from effx.report import latex, page, report, sections, tables
+from effx.report import latex, page, payload, report, sections, sheets, tables
 from effx.report.comparisons import compare_groups
 from effx.report.groups import group_runs
 from effx.results import Energy, FailedEngineRecord, Failure, Interruption, PeakMemory, Run
-from effx.specs.workloads import Workload
+from effx.specs.workloads import SINGLE_STREAM, Workload, offline
 from tests.analysis import simulated_results
 from tests.analysis.simulated_run import simulated_run
+
+OFFLINE = offline(32)
 
 
 def timed_on_device(run: Run, share: float) -> Run:
@@ -329,6 +331,45 @@ def test_latex_prints_names_literally(text: str) -> None:
         r"\\(textbackslash|textasciicircum|textasciitilde|textless|textgreater)\{\}|\\[{}$&#%_]", "", escaped
     )
     assert not set(bare) & set("\\{}$&#%_^~<>\n")
+
+
+def test_the_page_draws_a_frontier_with_the_scores_it_was_computed_with() -> None:
+    """Batches of a lose more rows than its single queries, and those of b fewer."""
+    runs = []
+    for name, alone, together, per_s in (("a", 4, 40, 100), ("b", 30, 8, 90)):
+        run = simulated_run(name, range(alone), offline_per_s=per_s)
+        quality = replace(run.quality, batch_dependent=True, workload=SINGLE_STREAM)
+        of_batches = replace(
+            simulated_run(name, range(together)).quality, batch_dependent=True, workload=OFFLINE
+        )
+        workloads = [
+            replace(each, quality=of_batches) if each.workload == OFFLINE else each for each in run.workloads
+        ]
+        runs.append(replace(run, quality=quality, workloads=workloads))
+    groups = group_runs(runs)
+    shown = payload.payload("now", runs, groups, ([], []), [], [])
+    checked = 0
+    for frontier, computed in zip(shown["groups"][0]["frontiers"], groups[0].frontiers, strict=True):
+        for row, other, point in zip(frontier["members"], frontier["other"], computed.points, strict=True):
+            for name, value in point.values.items():
+                drawn = other[name][0] if name in other else shown["columns"][f"{name}.value"][row]
+                assert drawn == pytest.approx(value, rel=1e-5)
+                checked += name in other
+    assert checked == 2
+
+
+def test_names_of_metrics_are_printed_literally() -> None:
+    (group,) = group_runs([simulated_run("a"), simulated_run("b", range(4))])
+    cohort = replace(group.cohort, metric="macro_f1")
+    table = latex._table(replace(group, cohort=cohort))
+    assert r"macro\_f1" in table
+    assert not re.search(r"(?<!\\)_f1", table)
+
+
+def test_a_row_of_a_sheet_is_one_line() -> None:
+    columns = (sheets.SheetColumn("text"), sheets.SheetColumn("n"))
+    sheet = sheets.Sheet("t", "texts", columns, (("a\nb | c", 1),))
+    assert "| a b \\| c | 1 |" in sheet.markdown()
 
 
 def test_latex_has_a_row_per_engine(folder: Path, results_folder: Path) -> None:

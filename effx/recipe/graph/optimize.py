@@ -27,7 +27,7 @@ from effx.recipe.graph.cells import Cell, CellBuilder, chosen_by_time
 from effx.recipe.graph.plan import Artifacts
 from effx.recipe.language.recipe import TaskEntry
 from effx.specs.exits import EarlyExitSettings
-from effx.specs.measurement import BuiltFor, MeasurementPlan
+from effx.specs.measurement import BuiltFor, MeasurementPlan, parse_shape
 from effx.specs.optimize import ALSO_PARTS, EXITS, OptimizeSettings
 from effx.specs.settings import Settings
 from effx.specs.stages import (
@@ -277,9 +277,14 @@ def _backends(engines: Sequence[Cell]) -> tuple[str, ...]:
 
 
 def _plan(workload: BuiltFor) -> MeasurementPlan:
-    """Return what a session measures: single rows, and the workload."""
+    """Return what a session measures: single rows, and the workload.
+
+    Batches of a fixed shape have no answers of their own to score: the offline scenario scores batches of as
+    many rows.
+    """
     if workload == "single":
         return MeasurementPlan(grid=())
     if workload == "offline":
         return MeasurementPlan(grid=(), scenarios=("offline",))
-    return MeasurementPlan.of(grid=workload)
+    plan, (batch, _) = MeasurementPlan.of(grid=workload), parse_shape(workload)
+    return plan if batch == 1 else plan.replace(scenarios=("offline",), batch_size=batch)

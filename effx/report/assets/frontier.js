@@ -13,6 +13,12 @@ function stairs(points, front, xName, yName) {
   return line;
 }
 
+// An engine with the values that the frontier was computed with: scores of batches, on the frontier of their throughput.
+function onFrontier(entry, front, number) {
+  const other = front ? front.other[number] : {};
+  return rowWith(ROWS[entry], Object.fromEntries(Object.entries(other).flatMap(([name, [value, low, high]]) => [[`${name}.value`, value], [`${name}.low`, low], [`${name}.high`, high]])));
+}
+
 function shortName(row) {
   return row.short.length > 30 ? `${row.short.slice(0, 29)}…` : row.short;
 }
@@ -73,7 +79,7 @@ function frontierSection() {
 
   const draw = (group) => {
     const members = front ? front.members : group.members;
-    const rows = members.map((entry) => ROWS[entry]);
+    const rows = members.map((entry, number) => onFrontier(entry, front, number));
     const key = (row) => String(row[state.colour]);
     const points = pointsOf(rows, state.x, state.y, seriesOf(rows, key), key);
     const lines = [];
@@ -93,7 +99,7 @@ function frontierSection() {
     });
     if (chart.active === null) {
       const first = front && (front.knee ?? front.best[0]);
-      panel.replaceChildren(first !== null && first !== undefined && first !== false ? details(ROWS[first], front) : soft('Move the pointer to an engine to see its details.'));
+      panel.replaceChildren(first !== null && first !== undefined && first !== false ? details(onFrontier(first, front, front.members.indexOf(first)), front) : soft('Move the pointer to an engine to see its details.'));
     }
     about.replaceChildren(...aboutFrontier(group, front, entry.length, state));
   };

@@ -2,7 +2,11 @@
 
 function hostsSection() {
   const byTask = new Map();
-  for (const group of DATA.groups) byTask.set(group.task, [...(byTask.get(group.task) || []), group]);
+  const metrics = (task) => new Set(DATA.groups.filter((group) => group.task === task).map((group) => group.metric)).size;
+  for (const group of DATA.groups) {
+    const name = metrics(group.task) > 1 ? `${group.task}, ${group.metric}` : group.task;
+    byTask.set(name, [...(byTask.get(name) || []), group]);
+  }
   const tasks = [...byTask].filter(([, groups]) => new Set(groups.map((entry) => entry.host)).size > 1).map(([task]) => task);
   const list = el('ul', { class: 'hosts' }, Object.entries(DATA.hosts).map(([id, host]) => el('li', {}, el('code', {}, id),
     `: ${[host.cpu, `${host.cores} cores`, host.memory_bytes ? `${significant(host.memory_bytes / 2 ** 30)} GiB` : null, host.virtual ? 'virtual machine' : null, host.system, (host.gpu || []).map((entry) => entry.name).join(', ') || null, `effx ${host.effx}${host.effx_commit ? ` (${host.effx_commit})` : ''}`].filter(Boolean).join(', ')}`)));
@@ -11,7 +15,13 @@ function hostsSection() {
   const controls = el('div', { class: 'controls' });
   const container = el('div', {});
   const update = () => {
-    const groups = byTask.get(state.task);
+    const criterion = objective(state.objective);
+    const every = byTask.get(state.task);
+    // scores of other rows are not compared: the rows of most hosts
+    const hostsWith = (group) => new Set(every.filter((entry) => entry.rows === group.rows && entry.n === group.n).map((entry) => entry.host)).size;
+    const first = every.reduce((best, group) => (hostsWith(group) > hostsWith(best) ? group : best));
+    const groups = criterion.score ? every.filter((group) => group.rows === first.rows && group.n === first.n) : every;
+    const others = [...new Set(every.map((group) => group.host))].filter((host) => !groups.some((group) => group.host === host));
     const hosts = [...new Set(groups.map((entry) => entry.host))];
     const engines = new Map();
     for (const group of groups) {
@@ -19,11 +29,10 @@ function hostsSection() {
         const row = ROWS[entry];
         if (valueOf(row, state.objective) === null) continue;
         if (!engines.has(row.name)) engines.set(row.name, new Map());
-        engines.get(row.name).set(row.host, row);
+        if (!engines.get(row.name).has(row.host)) engines.get(row.name).set(row.host, row);
       }
     }
     const shared = [...engines].filter(([, entry]) => hosts.every((host) => entry.has(host)));
-    const criterion = objective(state.objective);
     const ranks = new Map(hosts.map((host) => {
       const sorted = shared.map(([, entry]) => valueOf(entry.get(host), criterion.name)).sort((a, b) => (criterion.maximise ? b - a : a - b));
       const first = new Map();
@@ -46,7 +55,7 @@ function hostsSection() {
       ],
     });
     const some = engines.size - shared.length;
-    container.replaceChildren(soft(`Ranks by measured values, 1 is best, among the ${shared.length} engines measured on every host${some ? ` (${some} others left out)` : ''}; arrows show the change from ${hosts[0]}. Neighbouring ranks may be ties: compare the intervals.${energetic(state.objective) ? ` Energy sources: ${sources(rows.flatMap((row) => [...row.entry.values()])).join(', ')}.` : ''}`), table.root);
+    container.replaceChildren(soft(`Ranks by measured values, 1 is best, among the ${shared.length} engines measured on every host${some ? ` (${some} others left out)` : ''}; arrows show the change from ${hosts[0]}.${others.length ? ` Scored on other rows, and not compared: ${others.join(', ')}.` : ''} Neighbouring ranks may be ties: compare the intervals.${energetic(state.objective) ? ` Energy sources: ${sources(rows.flatMap((row) => [...row.entry.values()])).join(', ')}.` : ''}`), table.root);
   };
   controls.append(...[
     tasks.length > 1 ? select('Task', tasks.map((entry) => [entry, entry]), state.task, (entry) => { state.task = entry; update(); }) : null,

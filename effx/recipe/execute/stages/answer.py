@@ -23,14 +23,16 @@ def run(cell: CellSpec, out: Path) -> StageOutput:
     chosen_on = None
     if choosing is not None:
         chosen_on = ChoosingPredictions.read(choosing.artifact / common.CHOOSING).as_rows()
+    runs, failures = results.read([session.artifact])
     answer = optimized.answer(
-        results.find([session.artifact]),
+        runs,
         settings.optimize,
         built_for(settings.workload),
         by_agreement=settings.by_agreement,
         choosing=chosen_on,
         overlap=settings.overlap,
         different_texts=settings.different_texts,
+        failures=failures,
     )
     folder = out / cell.name
     folder.mkdir()
