@@ -271,6 +271,7 @@ def build(
             "the model was trained in the same way"
         )
     tokenizers.check_vocabulary(folder.name, tokenizer, model.get_input_embeddings().num_embeddings)
+    notes += tokenizers.without_effect(folder)
     notes += tokenizers.notes(tokenizer, token_types=family.token_types, of_words=of_words)
     tokenizer.padding_side = "right"
     tokenizer.init_kwargs["model_input_names"] = list(tokenizer.model_input_names)  # to be saved with it

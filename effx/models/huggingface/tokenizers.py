@@ -28,6 +28,10 @@ _PARTS = {"normalizer": "the normalizer", "pre_tokenizer": "the pre-tokenizer", 
 """Keys of tokenizer.json that decide the ids besides the template, and their names in notes."""
 
 
+_OF_SLOW_TOKENIZERS = {"do_basic_tokenize": True, "never_split": None}
+"""Settings that only slow tokenizers of transformers 4 follow, and their usual values."""
+
+
 @dataclass(frozen=True)
 class LoadedTokenizer:
     """A model's tokenizer, and what its class in transformers would have changed."""
@@ -204,6 +208,24 @@ def notes(tokenizer: PreTrainedTokenizerBase, *, token_types: bool, of_words: bo
     if token_types and "token_type_ids" not in tokenizer.model_input_names:
         unusual.append("both texts of a pair have token type 0 (model_input_names has no token_type_ids)")
     return unusual
+
+
+def without_effect(folder: ModelFolder) -> list[str]:
+    """Return which settings of a vocab.txt are not followed, in words.
+
+    The slow tokenizers of transformers 4 followed them; its fast ones, and those of transformers 5, do not.
+    """
+    if (folder.path / _FILE).is_file():
+        return []
+    settings = folder.tokenizer_config
+    found = [
+        name for name, usual in _OF_SLOW_TOKENIZERS.items() if settings.get(name, usual) not in (usual, [])
+    ]
+    return [
+        f"tokenizer_config.json: {name} has no effect, as with fast tokenizers of transformers: right only if "
+        "the model was trained in the same way"
+        for name in found
+    ]
 
 
 def check_vocabulary(name: str, tokenizer: PreTrainedTokenizerBase, rows: int) -> None:

@@ -280,6 +280,27 @@ def test_case_is_a_setting_of_tokenizer_config(
     assert loaded.tokenizer(list(texts))["input_ids"] == _expected(tmp_path / "expected.json", texts)
 
 
+def test_settings_of_slow_tokenizers_are_said_to_have_no_effect(
+    encoders: dict[str, Path], tmp_path: Path
+) -> None:
+    folder = tmp_path / "m"
+    classifier(encoders["bert"], folder, NLI)
+    vocabulary = json.loads((folder / "tokenizer.json").read_text())["model"]["vocab"]
+    (folder / "vocab.txt").write_text("\n".join(sorted(vocabulary, key=vocabulary.__getitem__)) + "\n")
+
+    def told(**settings: object) -> list[str]:
+        config = {"tokenizer_class": "BertTokenizer", **settings}
+        (folder / "tokenizer_config.json").write_text(json.dumps(config))
+        return [note for note in load(folder, TASKS["mnli"]).notes if "has no effect" in note]
+
+    assert told(do_basic_tokenize=False) == []  # tokenizer.json says how texts are divided
+    (folder / "tokenizer.json").unlink()
+    (note,) = told(do_basic_tokenize=False)
+    assert "do_basic_tokenize" in note
+    assert ["never_split" in note for note in told(never_split=["<brand>"], do_basic_tokenize=True)] == [True]
+    assert told(never_split=None, do_basic_tokenize=True) == told(never_split=[]) == told() == []
+
+
 @pytest.mark.parametrize("model", ["unigram", "bpe"])
 @pytest.mark.parametrize("tokenizer_class", ["BertTokenizerFast", None])
 def test_a_bert_with_another_model_of_tokens(
