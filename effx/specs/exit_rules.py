@@ -164,6 +164,16 @@ def check_task(rule: str, task: Task) -> None:
         )
 
 
+def lowest_depth(rule: str, depths: Sequence[int]) -> int:
+    """Return the layers of a row that leaves as early as a rule allows.
+
+    Args:
+        rule: its name.
+        depths: layers before each ramp and, last, before the model's head.
+    """
+    return depths[1 if rule_kind(rule).uses_previous_logits else 0]
+
+
 @dataclass(frozen=True)
 class ExitState:
     """What a rule remembers of the rows that have not exited."""

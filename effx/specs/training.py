@@ -189,8 +189,24 @@ class FinetuneSettings(Settings):
         return self.training.lr or default
 
 
+def unknown_steps(task: str, *, one_sequence_per_row: bool) -> str | None:
+    """Return why the steps of a fine-tuning cannot be counted before its rows are encoded; None: they can.
+
+    Halving and rewinding need it. A step has ``batch_size`` sequences, and a row may have several.
+    """
+    if one_sequence_per_row:
+        return None
+    return (
+        f"halving and rewinding need max_steps for task {task}: its rows have several windows or candidates, "
+        "which are not counted before training."
+    )
+
+
 def steps_of(settings: FinetuneSettings, rows: int) -> int:
-    """Return the optimizer steps of a fine-tuning on ``rows`` rows; the most, if it may stop early."""
+    """Return the optimizer steps of a fine-tuning on ``rows`` rows; the most, if it may stop early.
+
+    Rows are taken for single sequences; of others :func:`unknown_steps` says that they are not.
+    """
     training = settings.training
     if training.max_steps:
         return training.max_steps

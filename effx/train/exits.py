@@ -97,6 +97,13 @@ def train(
     remaining = structure(model)
     if not remaining.exits:
         raise UsageError(f"{opened.name} has one layer: an exit needs at least two.")
+    lowest = exit_rules.lowest_depth(settings.rule, exits.depths(model))
+    if settings.depth is not None and settings.depth < lowest:
+        raise UsageError(
+            f"depth {settings.depth:g}: expected at least {lowest}, the first layer after which a row can "
+            f"leave by rule {settings.rule}.",
+            settings="depth",
+        )
     teacher = source.teacher(distillation)
     lengths, collate = source.batches(teacher)
     loss = HeadLoss(source.task, None if teacher is None else teacher.settings)

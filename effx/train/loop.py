@@ -81,7 +81,8 @@ def fit(
         objective: the loss; None: the model's.
 
     Raises:
-        UsageError: the precision is bf16 and the processor does not have it.
+        UsageError: the precision is bf16 and the processor does not have it, or the segment continues
+            training in another precision.
         TrainingError: training diverged: the loss is not finite.
         ArtifactError: the state that the segment begins with is damaged.
     """
@@ -99,6 +100,13 @@ def fit(
     segment = segment or RunSegment()
     before = PausedState.read(segment.begin) if segment.begin else PausedState(0, 0.0, 0.0, False)
     saved = before.checkpoint(segment.begin) if segment.begin else None
+    if before.precision not in (None, precision):
+        raise UsageError(
+            f"training that was paused in {before.precision} cannot continue in {precision}, which this "
+            "machine computes in: continue on the other machine, or in a new folder with precision "
+            f"{before.precision}.",
+            settings="precision",
+        )
     if best and saved:
         best.load(saved)
     if best and before.finished:
@@ -175,7 +183,7 @@ def fit(
         seconds = before.seconds + round(float(output.metrics["train_runtime"]), 3)
         reached = PausedState(
             steps, seconds, loss, best is not None and best.finished,
-            *_costs(before, meter, trainer.sequences, shared=segment.shared),
+            *_costs(before, meter, trainer.sequences, shared=segment.shared), precision,
         )  # fmt: skip
         if keep:
             reached.write(folder)

@@ -80,8 +80,11 @@ def left_out(rows: Rows, training: TrainingSettings, count: int) -> np.ndarray:
 
 
 def check_classes(task: Task, rows: int, training: TrainingSettings) -> None:
-    """Raise :class:`UsageError` if a share or limit leaves fewer rows than the task has labels."""
-    if rows >= len(task.labels):
+    """Raise :class:`UsageError` if a share or limit leaves fewer rows than the task has classes.
+
+    Rows of other kinds have several labels, or none of a few.
+    """
+    if rows >= len(task.labels) or not (task.behavior.one_value and task.behavior.has_classes):
         return
     for name, text in (("share", rows_share_text), ("limit", str)):
         value = getattr(training, name)

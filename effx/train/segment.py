@@ -52,6 +52,8 @@ class PausedState:
     """Times that held-out rows were scored."""
     evaluation: Cost | None = None
     """What these took together; None: there were none, or it is unknown."""
+    precision: str | None = None
+    """What was computed in, ``bf16`` or ``fp32``; None: unknown."""
 
     def write(self, folder: Path) -> None:
         """Write state.json into a state's folder."""
@@ -76,7 +78,7 @@ class PausedState:
             )
             return cls(
                 int(value["steps"]), float(value["seconds"]), float(value["loss"]), bool(value["finished"]),
-                cost, int(value.get("evaluations", 0)), evaluation,
+                cost, int(value.get("evaluations", 0)), evaluation, value.get("precision"),
             )  # fmt: skip
         except (ArtifactError, ValueError, KeyError, TypeError) as error:
             raise ArtifactError(

@@ -349,12 +349,16 @@ def pruned_at_random(checkpoint: Checkpoint, encoded: Encoded, seed: int, out: P
     ("settings", "message"),
     [
         (EarlyExitSettings.of(after=(3,)), "layer 3 cannot have an exit"),
-        (EarlyExitSettings.of(depth=0.5, max_steps=1), "more than 0.50"),
+        (EarlyExitSettings.of(depth=0.5), "depth 0.5: expected at least 1, the first layer after which"),
+        (EarlyExitSettings.of(depth=1.5, rule="patience"), "expected at least 2, .* by rule patience"),
+        (EarlyExitSettings.of(depth=1.5, after=(2,)), "expected at least 2"),
     ],
 )
-def test_wrong_settings_are_refused_without_writing_files(
-    checkpoint: Checkpoint, settings: EarlyExitSettings, message: str, tmp_path: Path
-) -> None:
+def test_wrong_settings_are_refused_before_training(
+    checkpoint: Checkpoint, settings: EarlyExitSettings, message: str, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.delattr("effx.train.loop.fit")
     with pytest.raises(UsageError, match=message):
         exits.train(checkpoint.folder, out=tmp_path / "here", settings=settings)
     assert not (tmp_path / "here").exists() or not list((tmp_path / "here").iterdir())

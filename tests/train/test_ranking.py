@@ -20,11 +20,13 @@ from effx.errors import ArtifactError, DataError, UsageError
 from effx.export import parity
 from effx.models import checkpoints, evaluate, load
 from effx.profile.worker import Worker
+from effx.recipe import sweeps
 from effx.specs.data import DataSettings, DataSource
 from effx.specs.exits import EarlyExitSettings
 from effx.specs.kinds import KINDS
+from effx.specs.levels import Level
 from effx.specs.tasks import Task
-from effx.specs.tickets import TicketSettings
+from effx.specs.tickets import TicketSearchSettings, TicketSettings
 from effx.specs.tokens import TokenPruningSettings
 from effx.specs.workloads import SINGLE_STREAM, Workload
 from effx.stats import bootstrap, noninferiority
@@ -171,6 +173,21 @@ def test_candidates_are_trained_on_and_a_ticket_is_drawn(
         "ndcg_at_10",
         "mrr_at_10",
     }
+
+
+def test_a_search_for_tickets_reads_its_results_again(
+    encoders: dict[str, Path], queries_folder: Path, tmp_path: Path
+) -> None:
+    """Queries have different numbers of candidates, so predictions are lists of different lengths."""
+    settings = TicketSearchSettings.of(
+        levels=(Level(50),), kinds=("winning",), seeds=1, max_length=32, max_steps=2, lr=2e-3, batch_size=8
+    )
+    source = source_of(queries_folder, KIND)
+    table = sweeps.tickets("sorting", encoders["bert"], out=tmp_path, data_folder=source, settings=settings)
+    assert [row["level"] for row in table["summary"]] == [None, "50"]
+    halving = settings.replace(search="halving", levels=(Level(20), Level(50)), max_steps=None)
+    with pytest.raises(UsageError, match="halving and rewinding need max_steps for task sorting"):
+        sweeps.tickets("sorting", encoders["bert"], out=tmp_path / "h", data_folder=source, settings=halving)
 
 
 def test_a_model_made_elsewhere_keeps_its_scores(

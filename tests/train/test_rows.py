@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -56,6 +57,13 @@ def test_a_share_without_rows_or_with_fewer_rows_than_labels_is_refused() -> Non
         chosen(rows(500), TrainingSettings.of(share="0.1%"))
     with pytest.raises(UsageError, match="leaves 2 training rows, fewer than the 3 labels of task mnli"):
         check_classes(TASKS["mnli"], 2, TrainingSettings.of(share="0.4%"))
+
+
+@pytest.mark.parametrize("kind", ["multi-label", "token-classification"])
+def test_a_row_with_several_labels_is_enough(kind: str) -> None:
+    labels = ("O", "B-a", "I-a", "B-b", "I-b")
+    task = replace(TASKS["mnli"], kind=kind, labels=labels)
+    check_classes(task, 1, TrainingSettings.of(limit=1))
 
 
 def test_a_share_is_a_percentage_or_a_number_below_1() -> None:

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from effx.artifacts import Checkpoint
-from effx.errors import ArtifactError
+from effx.errors import ArtifactError, UsageError
 from effx.models import prune
 from effx.specs.training import FinetuneSettings
 from effx.train import finetune
@@ -87,6 +87,25 @@ def test_a_paused_run_uses_the_schedule_of_the_complete_run(
     paused = run("paused", RUN, RunSegment(until=6, state=tmp_path / "state"))
     short = run("short", RUN.replace(max_steps=6))
     assert any(not torch.equal(paused[key], short[key]) for key in paused)
+
+
+def test_a_run_does_not_continue_in_another_precision(
+    encoders: dict[str, Path], rows_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on another machine, with precision auto."""
+
+    def run(name: str, segment: RunSegment, bf16: bool) -> Checkpoint:
+        monkeypatch.setattr("effx.train.loop.has_bf16", lambda: bf16)
+        return finetune("sst2", encoders["bert"], out=tmp_path, name=name, data_folder=rows_folder,
+                        settings=RUN, segment=segment)  # fmt: skip
+
+    state = tmp_path / "state"
+    run("first", RunSegment(None, 2, state), False)
+    assert PausedState.read(state).precision == "fp32"
+    with pytest.raises(UsageError, match="paused in fp32 cannot continue in bf16, which this machine"):
+        run("second", RunSegment(state), True)
+    assert not (tmp_path / "second").exists()
+    assert run("third", RunSegment(state), False).manifest.training.steps == 18
 
 
 def test_a_damaged_state_is_refused(encoders: dict[str, Path], rows_folder: Path, tmp_path: Path) -> None:

@@ -222,8 +222,8 @@ def without_effect(folder: ModelFolder) -> list[str]:
         name for name, usual in _OF_SLOW_TOKENIZERS.items() if settings.get(name, usual) not in (usual, [])
     ]
     return [
-        f"tokenizer_config.json: {name} has no effect, as with fast tokenizers of transformers: right only if "
-        "the model was trained in the same way"
+        f"tokenizer_config.json: {name} has no effect, as with fast tokenizers of transformers: right only "
+        "if the model was trained in the same way"
         for name in found
     ]
 

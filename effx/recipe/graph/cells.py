@@ -28,7 +28,7 @@ from effx.recipe.language.recipe import DEMO_MODEL, ModelEntry, Recipe, TaskEntr
 from effx.specs import backends, variants
 from effx.specs.settings import Settings
 from effx.specs.stages import STAGES, PretrainStage
-from effx.specs.training import FinetuneSettings, steps_of
+from effx.specs.training import FinetuneSettings, steps_of, unknown_steps
 
 SCHEMA = 2
 KEY_DIGITS = 20
@@ -178,7 +178,15 @@ class CellBuilder:
         return share * self.training_rows(task) * sum(float(values[name]) for name in epochs)
 
     def steps(self, task: TaskEntry, settings: FinetuneSettings) -> int:
-        """Return the optimizer steps of a complete fine-tuning; at most, where it may stop early."""
+        """Return the optimizer steps of a complete fine-tuning; at most, where it may stop early.
+
+        Raises:
+            UsageError: they are not known before the rows are encoded.
+        """
+        if settings.training.max_steps is None:
+            kind = data.resolve(task.name, task.source).behavior
+            if reason := unknown_steps(task.name, one_sequence_per_row=kind.one_sequence_per_row):
+                raise UsageError(reason, settings="max_steps")
         rows = self.rows(task)["rows"]
         if rows is None and settings.training.max_steps is None:  # on the hub: known once they are loaded
             resolved = data.resolve(task.name, task.source)

@@ -52,7 +52,7 @@ from effx.specs.settings import Settings
 from effx.specs.stages import SECTIONS
 from effx.specs.tasks import NAME, NAMING, TASKS, Task
 from effx.specs.tickets import TicketSettings
-from effx.specs.training import FinetuneSettings, steps_of
+from effx.specs.training import FinetuneSettings, steps_of, unknown_steps
 
 _LABELLED: Mapping[str, type[Settings]] = {"tasks": TaskEntry, "models": ModelEntry, **ENTRIES}
 _GROUPED: Mapping[str, type[Settings]] = {
@@ -577,6 +577,11 @@ class _RecipeReader:
             for entry in recipe.tasks if trained and rewind is not None else ():
                 task = self._task(entry)
                 if rewind is None or task is None or entry.data is None:
+                    continue
+                known = ticket.finetune.training.max_steps is not None
+                each = task.behavior.one_sequence_per_row
+                if not known and (reason := unknown_steps(entry.name, one_sequence_per_row=each)):
+                    document.wrong((*path, "rewind"), reason)
                     continue
                 try:
                     rows = len(data.load(task, "train", entry.source))

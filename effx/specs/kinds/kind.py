@@ -227,6 +227,11 @@ class TaskKind:
         """Whether a row is a list of words with a label for each."""
         return self.form == "words"
 
+    @property
+    def one_sequence_per_row(self) -> bool:
+        """Whether the sequences of a training are its rows, and not the windows or candidates of a row."""
+        return self.form not in ("windows", "candidates")
+
     def logits(self, outputs: Mapping[str, np.ndarray]) -> np.ndarray:
         """Return the logits of an engine: [batch, outputs], or of tokens [batch, length, outputs]."""
         arrays = [outputs[name] for name in self.output_names]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,20 @@ from effx.artifacts import Checkpoint
 from effx.costs import Expense
 from effx.errors import ArtifactError, one_line
 from effx.manifests import RemovedCounts
+from effx.specs.kinds.values import objects
 from effx.specs.levels import Level
 from effx.specs.tasks import Task
 
 FULL = "full"
 """The kind of the full model, in addition to the kinds of tickets."""
+
+
+def _array(predictions: Sequence[Any]) -> np.ndarray:
+    """Return the predictions of rows from JSON; those of a row may be a list, of another length in each."""
+    if len({len(each) if isinstance(each, list) else -1 for each in predictions}) > 1:
+        return objects([tuple(each) for each in predictions])
+    array = np.array(predictions)
+    return array.astype(object) if array.dtype.kind == "U" else array  # or longer texts would be cut later
 
 
 @dataclass(frozen=True)
@@ -92,9 +101,7 @@ class TicketResult:
     def from_json(cls, value: Mapping[str, Any]) -> TicketResult:
         """Return the result from JSON."""
         level = None if value["level"] is None else Level.parse(value["level"])
-        removed, predictions = RemovedCounts(**value["removed"]), np.array(value["predictions"])
-        if predictions.dtype.kind == "U":  # of a fixed length, to which longer texts would be cut later
-            predictions = predictions.astype(object)
+        removed, predictions = RemovedCounts(**value["removed"]), _array(value["predictions"])
         expenses = value.get("expenses")
         if expenses is not None:
             expenses = tuple(Expense.model_validate_json(json.dumps(each)) for each in expenses)
