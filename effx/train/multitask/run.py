@@ -520,7 +520,7 @@ def _write(
         encoder=_digest(shared.encoder),
         tickets={task: ticket.digest for task, ticket in opened.items()},
     )
-    training = settings.training
+    training, seen_elsewhere = settings.training, _seen_elsewhere(everything, encoded)
     written: list[Checkpoint] = []
     for number, folder, (metrics, predictions) in zip(numbers, folders, results, strict=True):
         each, part = everything[number], encoded[number]
@@ -545,7 +545,7 @@ def _write(
                 head=loaded[number].head,
                 source=each.train.recorded_source,
                 # unknown if the encoder is a checkpoint, which may have been trained on other rows before
-                rows_digest=None if base else rows.rows_digest(each.every),
+                rows_digest=None if base or number in seen_elsewhere else rows.rows_digest(each.every),
                 distillation=None if teacher is None else teacher.record(0),
                 processes=distributed.processes(),
                 host=platform.processor() or platform.machine(),
@@ -573,6 +573,18 @@ def _write(
             )
         )
     return written
+
+
+def _seen_elsewhere(everything: Sequence[_TaskRows], encoded: Sequence[_EncodedTask]) -> set[int]:
+    """Return the numbers of tasks with a row that they do not train, and whose texts another task trains."""
+    trained = [each.train.take(part.fit).texts for each, part in zip(everything, encoded, strict=True)]
+    result = set()
+    for number, each in enumerate(everything):
+        rest = {*each.every.texts} - {*trained[number]}
+        others = (texts for other, texts in enumerate(trained) if other != number)
+        if any(not rest.isdisjoint(texts) for texts in others):
+            result.add(number)
+    return result
 
 
 def _config_digest(model: PreTrainedModel) -> str:

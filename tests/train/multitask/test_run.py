@@ -25,8 +25,9 @@ from effx.export import shared_encoder
 from effx.models import checkpoints, evaluate
 from effx.specs.distillation import DistillationSettings
 from effx.specs.multitask import MultitaskSettings
-from effx.specs.training import FinetuneSettings
+from effx.specs.training import FinetuneSettings, TrainingSettings
 from effx.train import finetune, loop
+from effx.train import rows as training_rows
 from effx.train.distillation import Distillation
 from effx.train.multitask import batches, multitask, run
 from effx.train.multitask.sharing import SharedModel
@@ -412,12 +413,26 @@ def test_what_a_checkpoint_was_trained_on_before_is_unknown(
     plain: list[Checkpoint], encoders: dict[str, Path], data_folders: dict[str, Path], tmp_path: Path
 ) -> None:
     """A pretrained encoder was trained on no row of the tasks."""
-    settings = SETTINGS.replace(max_steps=1, limit=20)
+    settings = SETTINGS.replace(max_steps=1)
     for model, known in ((plain[0].folder, False), (encoders["bert"], True)):
         trained = multitask(TASKS, model, out=tmp_path, name=f"known-{known}", data_folders=data_folders,
                             settings=settings)  # fmt: skip
         for checkpoint in trained:
             assert (checkpoint.manifest.training.rows_digest is not None) == known
+
+
+@pytest.mark.parametrize("settings", [{"task_limit": (("sst2", 20),)}, {"patience": 1}])
+def test_rows_whose_texts_another_task_trains_are_not_called_unseen(
+    settings: dict[str, Any], encoders: dict[str, Path], data_folders: dict[str, Path], tmp_path: Path
+) -> None:
+    """The 50 texts of one task are among the 70 of the other; those above are left out by the first alone."""
+    trained = train(encoders, data_folders, tmp_path, SETTINGS.replace(max_steps=1, **settings))
+    for checkpoint, unknown in zip(trained, (True, "patience" in settings), strict=True):
+        training = checkpoint.manifest.training
+        assert (training.rows_digest is None) == unknown
+        every = data.load(checkpoint.task, "train", data_folders[checkpoint.task.name])
+        *_, seen = training_rows.split(every, training, TrainingSettings.of(limit=20))
+        assert (seen is None) == unknown
 
 
 def test_every_row_is_in_one_batch_of_its_task() -> None:
