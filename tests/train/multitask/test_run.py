@@ -22,7 +22,7 @@ from effx.cli import run as run_command
 from effx.encoding import Encoder
 from effx.errors import UsageError
 from effx.export import shared_encoder
-from effx.models import checkpoints, evaluate
+from effx.models import checkpoints, evaluate, sparse
 from effx.specs.distillation import DistillationSettings
 from effx.specs.multitask import MultitaskSettings
 from effx.specs.training import FinetuneSettings, TrainingSettings
@@ -419,6 +419,46 @@ def test_what_a_checkpoint_was_trained_on_before_is_unknown(
                             settings=settings)  # fmt: skip
         for checkpoint in trained:
             assert (checkpoint.manifest.training.rows_digest is not None) == known
+
+
+def test_a_reduced_and_sparse_encoder_stays_so(
+    encoders: dict[str, Path], data_folders: dict[str, Path], tmp_path: Path
+) -> None:
+    """As in fine-tuning; a ticket of one task is of the checkpoint, and the other task uses all of it."""
+    single = {"max_steps": 3, "max_length": 16, "lr": 4e-3, "optimizer": "adamax"}
+
+    def tuned(name: str, model: Path, reduce: Any = None, facts: Any = None, **more: Any) -> Checkpoint:
+        return finetune("sst2", model, out=tmp_path, name=name, data_folder=data_folders["sst2"],
+                        settings=FinetuneSettings.of(**single, **more), reduce=reduce, facts=facts)  # fmt: skip
+
+    base = tuned(
+        "base", encoders["bert"], layers=2, drop_layers="symmetric",
+        reduce=lambda model: sparse.hold(model, sparse.smallest(sparse.matrices(model), 0.5)),
+        facts=lambda model: {"sparsity": sparse.counts(model)},
+    )  # fmt: skip
+    further = tuned("further", base.folder)
+    ticket = tuned("ticket", base.folder, lambda model: models.prune(model, heads={0: [1]}, ffns=[2]))
+    numbers = base.manifest.structure.numbers
+    assert numbers == ticket.manifest.structure.numbers == (1, 3)
+    together = multitask(
+        TASKS, base.folder, out=tmp_path, name="both", data_folders=data_folders,
+        tickets=[ticket.folder], settings=SETTINGS.replace(max_steps=6),
+    )  # fmt: skip
+    first, second = together
+    before, after = weights(base), weights(second)
+    matrices = [name for name, value in before.items() if (value == 0).float().mean() > 0.2]
+    assert len(matrices) >= 12
+    for name in matrices:
+        np.testing.assert_array_equal(before[name] == 0, after[name] == 0)
+        assert not torch.equal(before[name], after[name])
+    assert first.manifest.structure.layers == ticket.manifest.structure.layers
+    assert first.manifest.sparsity == ticket.manifest.sparsity != base.manifest.sparsity
+    assert second.manifest.structure.layers == base.manifest.structure.layers
+    assert second.manifest.sparsity == further.manifest.sparsity == base.manifest.sparsity
+    for checkpoint in together:
+        manifest, expected = checkpoint.manifest, further.manifest
+        assert manifest.layer_reductions == expected.layer_reductions == base.manifest.layer_reductions
+        assert (manifest.model, manifest.parent) == (expected.model, expected.parent) == ("bert", base.digest)
 
 
 @pytest.mark.parametrize("settings", [{"task_limit": (("sst2", 20),)}, {"patience": 1}])
