@@ -11,6 +11,7 @@ import huggingface_hub
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
 
 from effx import corpus, data
@@ -19,12 +20,13 @@ from effx.encoding import Encoder
 from effx.errors import ArtifactError, DataError, UsageError
 from effx.files import write_json
 from effx.manifests import IMPORT_READER
-from effx.models import evaluate, huggingface, load, save
+from effx.models import evaluate, huggingface, load, save, sparse
 from effx.specs.data import DataSettings, DataSource
 from effx.specs.heads import HeadSettings
 from effx.specs.imports import ImportSettings
 from effx.specs.tasks import TASKS, Task
-from effx.train import as_checkpoint, import_model
+from effx.specs.training import FinetuneSettings
+from effx.train import as_checkpoint, finetune, import_model
 from tests.conftest import CONFIGS, write_rows
 from tests.models.huggingface.saved import change_config, classifier
 
@@ -438,3 +440,26 @@ def test_a_checkpoint_of_numbers_serves_two_classes_only_where_they_are_named(
     assert named.manifest.metrics["accuracy"] == ((value <= 0) == rows.labels).mean()
     assert named.manifest.full_parameters == sum(part.numel() for part in load(named).parameters())
     assert not hasattr(load(named).config, "sentence_transformers")  # a function of a single output
+
+
+def test_an_imported_lottery_ticket_stays_one(
+    encoders: dict[str, Path], rows_folder: Path, tmp_path: Path
+) -> None:
+    quick = FinetuneSettings.of(max_steps=2, max_length=16, lr=1e-3)
+    ticket = finetune(
+        "sst2", encoders["bert"], out=tmp_path, name="ticket", data_folder=rows_folder, settings=quick,
+        reduce=lambda model: sparse.hold(model, sparse.smallest(sparse.matrices(model), 0.5)),
+        facts=lambda model: {"sparsity": sparse.counts(model)},
+    )  # fmt: skip
+    imported = import_model(ticket.folder, out=tmp_path / "c", data_folder=rows_folder, settings=SST2)
+    further = finetune("sst2", imported.folder, out=tmp_path, name="further", data_folder=rows_folder,
+                       settings=quick)  # fmt: skip
+    before, after = (load_file(made.folder / "model.safetensors") for made in (ticket, further))
+    matrices = [name for name, value in before.items() if (value == 0).float().mean() > 0.2]
+    assert len(matrices) >= 18
+    for name in matrices:
+        np.testing.assert_array_equal(before[name] == 0, after[name] == 0)
+        assert not torch.equal(before[name], after[name])
+    assert imported.manifest.parent == ticket.digest
+    assert further.manifest.model == imported.manifest.model == ticket.manifest.model == "bert"
+    assert further.manifest.sparsity == imported.manifest.sparsity == ticket.manifest.sparsity
