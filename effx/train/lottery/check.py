@@ -53,15 +53,10 @@ def check(
     if given is not None and search.mask is not None:
         found_for, name = masks.model_of(Path(search.mask)), masks.recorded_name(model_name)
         masks.check_fit(given, model, found_for)
-        if found_for is not None and _short(found_for.name) != _short(name):
+        if found_for is not None and huggingface.short_name(found_for.name) != huggingface.short_name(name):
             progress.say(
                 f"{search.mask} was found for model {found_for.name}, and this one is called {name}: if "
                 "it has other pretrained weights, the mask has no meaning for it."
             )
     if "shuffled" in settings.init:
         start.check_shuffle(model)
-
-
-def _short(name: str) -> str:
-    """Return a model's name without the organisation, which a folder with the same model may lack."""
-    return name.rsplit("/", 1)[-1]
