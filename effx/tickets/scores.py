@@ -15,6 +15,8 @@ import numpy as np
 from effx import files, records
 from effx.costs import IMPORTANCE, Expense
 from effx.errors import ArtifactError, one_line
+from effx.manifests.fields import CheckedStructure
+from effx.records import Record
 
 _TINY = 1e-20  # added to norms, as in the published code
 _SCHEMA = 1
@@ -57,12 +59,21 @@ class Importance:
         }
 
 
+class ScoredEncoder(Record):
+    """The encoder whose structures were scored, as the file of scores has it."""
+
+    model: str
+    """Of the checkpoint's manifest: the pretrained model's name."""
+    structure: CheckedStructure
+    """What remained of it; only that has scores."""
+
+
 def _norms(values: np.ndarray) -> np.ndarray:
     return np.asarray(np.linalg.norm(values, axis=-1, keepdims=True) + _TINY)
 
 
 def write(path: Path, importance: Importance, **about: Any) -> None:
-    """Write scores as JSON, with ``about``: method, precision, rows, checkpoint."""
+    """Write scores as JSON, with ``about``: encoder, method, precision, rows, checkpoint."""
     files.write_json(path, {"schema": _SCHEMA, **about, **importance.to_json()})
 
 
@@ -79,6 +90,20 @@ def expenses(path: Path, about: Mapping[str, Any]) -> tuple[Expense, ...]:
     if about.get("expenses") is None:  # scores of an earlier version
         return (Expense(kind=IMPORTANCE, checkpoint=about["checkpoint"]),)
     return tuple(records.build(Expense, value, path) for value in about["expenses"])
+
+
+def encoder(path: Path, about: Mapping[str, Any]) -> ScoredEncoder | None:
+    """Return the encoder that was scored; None: an earlier version wrote the file, and did not record it.
+
+    Args:
+        path: of the file, for messages.
+        about: its JSON, as :func:`read` returns it.
+
+    Raises:
+        ArtifactError: the record is damaged.
+    """
+    recorded = about.get("encoder")
+    return None if recorded is None else records.build(ScoredEncoder, recorded, path)
 
 
 def read(path: Path) -> tuple[Importance, dict[str, Any]]:

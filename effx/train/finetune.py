@@ -66,6 +66,9 @@ def finetune(
 ) -> Checkpoint:
     """Fine-tune an encoder and write ``out/name``.
 
+    Further texts of a distillation that are also those of validation rows, of training rows that limit and
+    share leave out, or of rows that early stopping is decided on, are not trained on.
+
     Args:
         task_name: a built-in task, or with ``data_folder`` any name for the user's data.
         model_name: a folder as transformers saves it, a checkpoint, or a name on the hub.
@@ -110,16 +113,23 @@ def finetune(
 
     base = Checkpoint.open(model_name) if Checkpoint.is_at(model_name) else None
     encoder_name = base.manifest.model if base else huggingface.recorded_name(str(model_name))
+    every_row = data.load(task, "train", data_folder, cache=cache)
+    chosen = rows.chosen(every_row, training)
+    train_rows = every_row.take(chosen)
+    rows.check_classes(task, len(train_rows), training)
+    held_out = (
+        rows.held_out(train_rows, training.seed, task.behavior.group) if settings.patience else np.arange(0)
+    )
+    validation_rows = data.load(task, "validation", data_folder, cache=cache)
     if distillation is not None and distillation.unlabelled is not None:
-        # else the student would learn the teacher's answers on the rows that it is scored on
-        scored = data.load(task, "validation", data_folder, cache=cache).texts
-        distillation = replace(distillation, apart=distillation.apart | {*scored})
+        # else the student would learn the teacher's answers on rows that it is scored on, that stop its
+        # training, or that choose and prove later as rows that it has not seen
+        left_out = np.setdiff1d(np.arange(len(every_row)), chosen)
+        unseen = (validation_rows, train_rows.take(held_out), every_row.take(left_out))
+        texts = {text for part in unseen for text in part.texts}
+        distillation = replace(distillation, apart=distillation.apart | texts)
     teacher = None if distillation is None else Teacher(distillation, task, encoder_name)
     unlabelled = further_texts(distillation, task)
-    every_row = data.load(task, "train", data_folder, cache=cache)
-    train_rows = every_row.take(rows.chosen(every_row, training))
-    rows.check_classes(task, len(train_rows), training)
-    validation_rows = data.load(task, "validation", data_folder, cache=cache)
     cache.clear()
     rows_record = data.recorded(task, data_folder)
     transformers.set_seed(training.seed)
@@ -150,9 +160,6 @@ def finetune(
     encoded_validation = encoder(validation_rows.texts)
     for split in (encoded, encoded_validation):
         huggingface.check_encoded(str(model_name), split, model)
-    held_out = (
-        rows.held_out(train_rows, training.seed, task.behavior.group) if settings.patience else np.arange(0)
-    )
     fit_rows = np.setdiff1d(np.arange(len(train_rows)), held_out)
     without_label = np.arange(len(train_rows), len(train_rows) + len(unlabelled))
     labels = with_blanks(train_rows.labels, len(unlabelled))

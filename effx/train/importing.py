@@ -15,7 +15,7 @@ from effx.data import Rows
 from effx.errors import UsageError
 from effx.host import state
 from effx.manifests import IMPORT_READER, CheckpointFacts, ImportRecord
-from effx.models import checkpoints, evaluate, huggingface
+from effx.models import checkpoints, evaluate, huggingface, sparse
 from effx.models.huggingface.folder import reading
 from effx.models.huggingface.load import Loaded, Opened, OpenedCheckpoint
 from effx.specs import head_labels
@@ -45,7 +45,7 @@ def import_model(
 
     Args:
         name: a folder as transformers saves it, a name on the Hugging Face hub, or a checkpoint of effx,
-            which stays reduced.
+            which stays reduced, and sparse.
         out: folder of the checkpoint's folder.
         checkpoint_name: the checkpoint's name; default: TASK-MODEL.
         data_folder: file or folder of the rows; default: the hub, or the embedded demo.
@@ -141,8 +141,11 @@ def _scored(
         predictions = evaluate.predictions(loaded.model, encoded, task)
         facts["metrics"] = task.score(rows.labels, predictions)
     if isinstance(opened, OpenedCheckpoint):
-        facts["ticket"] = opened.checkpoint.manifest.ticket
-        facts["layer_reductions"] = opened.checkpoint.manifest.layer_reductions
+        before = opened.checkpoint.manifest
+        facts["model"], facts["parent"] = before.model, opened.checkpoint.digest
+        facts["ticket"], facts["layer_reductions"] = before.ticket, before.layer_reductions
+        if before.sparsity:
+            facts["sparsity"] = sparse.counted_again(before.sparsity, loaded.model)
     progress.say(*data.truncation("validation rows", encoded.cut_lengths, max_length))
     if encoded.documents is not None:
         progress.say(*data.truncation("documents", encoded.documents.tokens.cut_lengths, max_length))

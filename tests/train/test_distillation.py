@@ -389,6 +389,25 @@ def test_validation_rows_among_further_texts_are_not_learned(
     assert f"{len(scored)} of {len(scored) + 2} rows are left out" in capsys.readouterr().err
 
 
+def test_further_texts_are_none_of_the_rows_that_choose_later(
+    trained: Checkpoint, encoders: dict[str, Path], rows_folder: Path, tmp_path: Path
+) -> None:
+    """160 texts, of which 60 are drawn and 6 of these stop the training: it sees 54, and a new one."""
+    texts = data.load(trained.task, "train", rows_folder).texts
+    further = tmp_path / "further.jsonl"
+    write_rows(further, [{"sentence": text} for (text,) in [*texts, ("a new text",)]])
+    student = finetune(
+        "sst2", encoders["bert"], out=tmp_path, name="student", data_folder=rows_folder,
+        settings=FinetuneSettings.of(max_steps=1, max_length=32, limit=120, share=0.5, patience=1),
+        distillation=Distillation(trained.folder, DistillationSettings(), further),
+    )  # fmt: skip
+    training = student.manifest.training
+    assert training.distillation is not None and training.rows_digest is not None
+    assert (len({*texts}), training.rows, training.held_out_rows) == (160, 54, 6)
+    assert training.distillation.unlabelled_rows == 54 + 1
+    assert training.distillation.unlabelled_left_out == 160 - 54
+
+
 def test_a_student_that_continues_from_its_teacher(
     trained: Checkpoint, rows_folder: Path, tmp_path: Path
 ) -> None:

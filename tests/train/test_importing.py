@@ -11,6 +11,7 @@ import huggingface_hub
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
 
 from effx import corpus, data
@@ -19,12 +20,13 @@ from effx.encoding import Encoder
 from effx.errors import ArtifactError, DataError, UsageError
 from effx.files import write_json
 from effx.manifests import IMPORT_READER
-from effx.models import evaluate, huggingface, load
+from effx.models import evaluate, huggingface, load, save, sparse
 from effx.specs.data import DataSettings, DataSource
 from effx.specs.heads import HeadSettings
 from effx.specs.imports import ImportSettings
-from effx.specs.tasks import TASKS
-from effx.train import as_checkpoint, import_model
+from effx.specs.tasks import TASKS, Task
+from effx.specs.training import FinetuneSettings
+from effx.train import as_checkpoint, finetune, import_model
 from tests.conftest import CONFIGS, write_rows
 from tests.models.huggingface.saved import change_config, classifier
 
@@ -410,3 +412,54 @@ def test_a_number_to_predict_is_no_logit_of_a_class(encoders: dict[str, Path], t
             tmp_path / "m", out=tmp_path / "c", data_folder=tmp_path / "rows.csv",
             settings=ImportSettings(task="films"),
         )  # fmt: skip
+
+
+def test_a_checkpoint_of_numbers_serves_two_classes_only_where_they_are_named(
+    encoders: dict[str, Path], tmp_path: Path
+) -> None:
+    model, tokenizer = huggingface.pretrained(encoders["bert"], TASKS["stsb"])
+    model.classifier.bias.data.fill_(0.05)
+    save(model, tmp_path / "numbers", tokenizer=tokenizer, task=TASKS["stsb"])
+    (tmp_path / "rows.csv").write_text("text,label\n" + "".join(f"a film {n},{n % 2}\n" for n in range(8)))
+    task = Task("films", "classification", ("text",), ("0", "1"), ("accuracy",))
+    fresh = huggingface.load(tmp_path / "numbers", task)
+    assert fresh.fresh and fresh.model.classifier.out_features == 2
+
+    def imported(**settings: Any) -> Checkpoint:
+        return import_model(
+            tmp_path / "numbers", out=tmp_path / "c", data_folder=tmp_path / "rows.csv",
+            settings=ImportSettings(task="films", **settings),
+        )  # fmt: skip
+
+    with pytest.raises(UsageError, match="task 'stsb', regression.* is not one for classification"):
+        imported()
+    named = imported(labels=("1", "0"))  # a high number is class 0
+    rows = data.load(named.task, "validation", tmp_path / "rows.csv")
+    value = transformers_logits(tmp_path / "numbers", rows.texts)[:, 0]
+    np.testing.assert_allclose(ours(named, rows.texts), np.stack([value, 0 * value], 1), atol=1e-5)
+    assert named.manifest.metrics["accuracy"] == ((value <= 0) == rows.labels).mean()
+    assert named.manifest.full_parameters == sum(part.numel() for part in load(named).parameters())
+    assert not hasattr(load(named).config, "sentence_transformers")  # a function of a single output
+
+
+def test_an_imported_lottery_ticket_stays_one(
+    encoders: dict[str, Path], rows_folder: Path, tmp_path: Path
+) -> None:
+    quick = FinetuneSettings.of(max_steps=2, max_length=16, lr=1e-3)
+    ticket = finetune(
+        "sst2", encoders["bert"], out=tmp_path, name="ticket", data_folder=rows_folder, settings=quick,
+        reduce=lambda model: sparse.hold(model, sparse.smallest(sparse.matrices(model), 0.5)),
+        facts=lambda model: {"sparsity": sparse.counts(model)},
+    )  # fmt: skip
+    imported = import_model(ticket.folder, out=tmp_path / "c", data_folder=rows_folder, settings=SST2)
+    further = finetune("sst2", imported.folder, out=tmp_path, name="further", data_folder=rows_folder,
+                       settings=quick)  # fmt: skip
+    before, after = (load_file(made.folder / "model.safetensors") for made in (ticket, further))
+    matrices = [name for name, value in before.items() if (value == 0).float().mean() > 0.2]
+    assert len(matrices) >= 18
+    for name in matrices:
+        np.testing.assert_array_equal(before[name] == 0, after[name] == 0)
+        assert not torch.equal(before[name], after[name])
+    assert imported.manifest.parent == ticket.digest
+    assert further.manifest.model == imported.manifest.model == ticket.manifest.model == "bert"
+    assert further.manifest.sparsity == imported.manifest.sparsity == ticket.manifest.sparsity

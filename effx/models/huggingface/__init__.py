@@ -7,6 +7,7 @@ from effx.models.huggingface.folder import (
     name_of,
     open_folder,
     recorded_name,
+    short_name,
 )
 from effx.models.huggingface.load import Loaded, build, check_encoder, load, open_model, pretrained
 from effx.models.huggingface.tokenizers import check_encoded, check_equal
@@ -26,4 +27,5 @@ __all__ = [
     "open_model",
     "pretrained",
     "recorded_name",
+    "short_name",
 ]

@@ -126,6 +126,11 @@ def recorded_name(model_name: str) -> str:
     return name_of(model_name) if Path(model_name).exists() else model_name
 
 
+def short_name(recorded: str) -> str:
+    """Return a recorded name without the organisation, which a folder with the same model may lack."""
+    return recorded.rsplit("/", 1)[-1]
+
+
 def name_of(model_name: str) -> str:
     """Return a short name for a model: the name in its config, else the name of its folder."""
     path = Path(model_name)

@@ -8,7 +8,7 @@ Code from a model's repository runs only if the caller allows it.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +97,9 @@ class OpenedCheckpoint:
     def head(self) -> Head:
         """The task head."""
         task = self.checkpoint.task
-        return Head(task.kind, task.labels or ("LABEL_0",), f"task '{task.name}'")
+        numbers = task.behavior.of_numbers
+        reason = f"task '{task.name}', {task.kind}"
+        return Head(task.kind, task.labels or ("LABEL_0",), reason, of_numbers=numbers)
 
 
 @dataclass(frozen=True)
@@ -235,8 +237,7 @@ def build(
         notes += contents.other_architecture(folder, type(skeleton).__name__)
         _arrange(tensors, path, plan)
         if plan.two_logits:  # sentence-transformers would apply the activation to both
-            for key in ("sentence_transformers", "sbert_ce_default_activation_function"):
-                config.__dict__.pop(key, None)
+            _forget_activation(config)
     else:
         for name in [name for name, _ in _head(skeleton)] if plan.whole else [path]:
             tensors.pop(f"{name}.weight", None), tensors.pop(f"{name}.bias", None)
@@ -376,6 +377,8 @@ def _from_checkpoint(checkpoint: Checkpoint, task: Task, plan: HeadPlan) -> Load
     _refit(model, family, task, plan)
     activation = heads.activation(vars(model.config)) if plan.keep else None
     heads.describe(model.config, task, plan.names(known), activation)
+    if task.behavior.head == "sequence" and task.outputs != 1:
+        _forget_activation(model.config)
     tokenizer = checkpoints.tokenizer(checkpoint.folder)
     fresh = not plan.keep and not family.embeds(model)
     return Loaded(model, tokenizer, plan.words, fresh, remaining.head_pooling)
@@ -390,18 +393,34 @@ def _refit(model: PreTrainedModel, family: Family, task: Task, plan: HeadPlan) -
     assert isinstance(old, nn.Linear)
     if plan.keep:
         state = {f"{path}.weight": old.weight.data, f"{path}.bias": old.bias.data}
-        _arrange(state, path, replace(plan, two_logits=False))
-        old.weight.data, old.bias.data = state[f"{path}.weight"], state[f"{path}.bias"]
+        _arrange(state, path, plan)
+        new = _resized(model, path, len(state[f"{path}.bias"]))
+        new.weight.data, new.bias.data = state[f"{path}.weight"], state[f"{path}.bias"]
         return
-    if old.out_features != task.outputs:
-        new = nn.Linear(old.in_features, task.outputs)
-        model.set_submodule(path, new)
-        model.num_labels = task.outputs
-        grown = new.weight.numel() + new.bias.numel() - old.weight.numel() - old.bias.numel()
-        model.effx_full_parameters = full_parameters(model) + grown
+    _resized(model, path, task.outputs)
     for module in [module for _, module in _head(model)] if plan.whole else [model.get_submodule(path)]:
         nn.init.normal_(module.weight, std=float(model.config.initializer_range))  # as transformers does
         nn.init.zeros_(module.bias)
+
+
+def _resized(model: PreTrainedModel, path: str, outputs: int) -> nn.Linear:
+    """Return the last Linear of a model's head; a new one takes its place if it has other outputs."""
+    old = model.get_submodule(path)
+    assert isinstance(old, nn.Linear)
+    if old.out_features == outputs:
+        return old
+    new = nn.Linear(old.in_features, outputs)
+    model.set_submodule(path, new)
+    model.num_labels = outputs
+    grown = new.weight.numel() + new.bias.numel() - old.weight.numel() - old.bias.numel()
+    model.effx_full_parameters = full_parameters(model) + grown
+    return new
+
+
+def _forget_activation(config: PreTrainedConfig) -> None:
+    """Remove the function that a CrossEncoder applies to a single output from a config."""
+    for key in ("sentence_transformers", "sbert_ce_default_activation_function"):
+        config.__dict__.pop(key, None)
 
 
 def _head(model: PreTrainedModel) -> Iterator[tuple[str, nn.Linear]]:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from transformers import PreTrainedModel
+
 from effx import data, progress
 from effx.errors import UsageError
-from effx.models import huggingface
+from effx.models import huggingface, sparse
 from effx.specs.data import DataLocation
 from effx.specs.heads import HeadSettings
 from effx.specs.lottery import LotterySearchSettings
 from effx.train import distributed, source
 from effx.train.layer_reduction import reduce_by_position
 from effx.train.lottery import language, masks, start
+from effx.train.lottery.result import EXACT
 
 
 def check(
@@ -46,14 +49,15 @@ def check(
             usual_length=None if search.mlm.text else task.behavior.max_length,
         )  # fmt: skip
     given = masks.read(Path(search.mask)) if search.mask else None
+    model, _ = huggingface.pretrained(model_name, task, head=head)
+    check_dense(model_name, model)
     if given is None and "shuffled" not in settings.init:
         return
-    model, _ = huggingface.pretrained(model_name, task, head=head)
     reduce_by_position(model, settings.finetune)
     if given is not None and search.mask is not None:
         found_for, name = masks.model_of(Path(search.mask)), masks.recorded_name(model_name)
         masks.check_fit(given, model, found_for)
-        if found_for is not None and _short(found_for.name) != _short(name):
+        if found_for is not None and huggingface.short_name(found_for.name) != huggingface.short_name(name):
             progress.say(
                 f"{search.mask} was found for model {found_for.name}, and this one is called {name}: if "
                 "it has other pretrained weights, the mask has no meaning for it."
@@ -62,6 +66,15 @@ def check(
         start.check_shuffle(model)
 
 
-def _short(name: str) -> str:
-    """Return a model's name without the organisation, which a folder with the same model may lack."""
-    return name.rsplit("/", 1)[-1]
+def check_dense(name: str, model: PreTrainedModel) -> None:
+    """Raise :class:`UsageError` if weights that masks are for are zero before, as in a lottery ticket.
+
+    They would remain zero in the full model, and in every ticket in addition to those of its mask.
+    """
+    counted = sparse.counts(model)
+    if counted.share > EXACT:
+        raise UsageError(
+            f"model {name} is sparse: {counted.share:.1%} of its weights are zero before any mask, so that "
+            "the percentages of the tickets would be wrong: use the model that it was made from.",
+            settings="model",
+        )

@@ -15,6 +15,8 @@ FULL, GIVEN = "full", "given"
 """Kinds in addition to those of :data:`effx.specs.lottery.MASK_KINDS`: the full model, and a given mask."""
 IDENTITY = ("label", "kind", "objective", "init", "rewind", "percent")
 """What tickets of one row have in common."""
+EXACT = 1e-3
+"""Difference of two shares of zeros up to which tables do not show it."""
 
 
 @dataclass(frozen=True)

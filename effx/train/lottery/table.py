@@ -22,7 +22,7 @@ from effx.specs.lottery import LotterySearchSettings, MlmSettings
 from effx.specs.tasks import Task
 from effx.stats import runs
 from effx.train import tables
-from effx.train.lottery.result import FULL, IDENTITY, LotteryResult
+from effx.train.lottery.result import EXACT, FULL, IDENTITY, LotteryResult
 
 _SCHEMA = 1
 
@@ -167,7 +167,7 @@ def markdown(value: dict[str, Any]) -> str:
     heads += ["matching"] if several else []
     text = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
     for row in value["summary"]:
-        cells = [row["label"], f"{row['percent']} %"]
+        cells = [row["label"], _zeros(row)]
         cells += [tables.mean_and_std(row["scores"][metric]) for metric in metrics]
         cells.append(_difference(row, value["metric"]))
         cells += [{True: "yes", False: "no", None: ""}[row["matching"]]] if several else []
@@ -193,6 +193,13 @@ def remarks(value: dict[str, Any]) -> list[str]:
     ]
     highest = [f"{line['label']}: {_percent(line['percent'])}" for line in matching["highest"]]
     return [*result, f"Highest matching percentage of zeros: {'; '.join(highest)}."]
+
+
+def _zeros(row: dict[str, Any]) -> str:
+    """Return the percentage of a mask, and the share of the weights that are zero if that is another one."""
+    text = f"{row['percent']} %"
+    exact = abs(row["zeros"] - row["percent"] / 100) <= EXACT
+    return text if exact else f"{text} ({100 * row['zeros']:.1f} % are zero)"
 
 
 def _percent(percent: int | None) -> str:

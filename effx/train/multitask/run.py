@@ -40,8 +40,17 @@ from effx.manifests import (
     TrainingRecord,
     TrainingStage,
 )
-from effx.models import checkpoints, evaluate, families, heads, huggingface, pooling, structure, surgery
-from effx.models.structure import full
+from effx.models import (
+    checkpoints,
+    evaluate,
+    families,
+    heads,
+    huggingface,
+    pooling,
+    sparse,
+    structure,
+    surgery,
+)
 from effx.specs.data import DataLocation, DataRecord
 from effx.specs.heads import HeadSettings
 from effx.specs.multitask import MultitaskSettings
@@ -108,7 +117,8 @@ def multitask(
 
     Args:
         task_names: at least two; built-in tasks, or names of the tasks in ``data_folders``.
-        model_name: the pretrained encoder: a folder as transformers saves it, or a name on the hub.
+        model_name: the encoder: a folder as transformers saves it, a name on the hub, or a checkpoint, which
+            stays reduced; weights of a sparse one that are zero remain zero.
         out: folder of the checkpoints' folders.
         name: beginning of their names; default multitask-MODEL-sSEED.
         data_folders: task -> file or folder of its rows; of other tasks: the hub, or the demo corpus.
@@ -154,8 +164,10 @@ def multitask(
         )
     endings = [*(task.name for task in tasks), *([_UNION] if write_union else [])]
     folders = [output.new_folder(out, f"{name}-{ending}", overwrite) for ending in endings]
-    opened = _tickets(tickets, tasks, model_name, settings)
-    taught = _teachers(teachers, tasks, huggingface.recorded_name(model_name))
+    base = Checkpoint.open(model_name) if Checkpoint.is_at(model_name) else None
+    encoder_name = base.manifest.model if base else huggingface.recorded_name(model_name)
+    opened = _tickets(tickets, tasks, encoder_name, settings)
+    taught = _teachers(teachers, tasks, encoder_name)
     everything = [
         _rows(task, (data_folders or {}).get(task.name), settings.training_of(task.name), cache)
         for task in tasks
@@ -187,6 +199,8 @@ def multitask(
             taught[task.name].forget_model()
     distilled = [taught[task.name].settings if task.name in taught else None for task in tasks]
     shared = SharedModel(models, tasks, structures, distilled)
+    if base and base.manifest.sparsity:
+        sparse.hold_zeros(models[0])  # of the shared encoder
 
     key = {
         "settings": settings.to_json(),
@@ -208,10 +222,9 @@ def multitask(
     if not distributed.is_first():
         distributed.wait()
         return [Checkpoint.open(folder) for folder in folders]
-    base = Checkpoint.open(model_name) if Checkpoint.is_at(model_name) else None
     written = _write(
         shared, loaded, everything, encoded, opened, taught, structures, stage, settings, folders, overwrite,
-        base,
+        base, encoder_name,
         [
             *(() if base is None else (base.expenses(),)),
             *(ticket.expenses() for ticket in opened.values()),
@@ -240,7 +253,7 @@ def _tasks(names: Sequence[str], folders: Mapping[str, DataLocation], cache: dat
 
 
 def _tickets(
-    paths: Sequence[str | Path], tasks: Sequence[Task], model_name: str, settings: MultitaskSettings
+    paths: Sequence[str | Path], tasks: Sequence[Task], encoder_name: str, settings: MultitaskSettings
 ) -> dict[str, Checkpoint]:
     """Return task -> checkpoint with its ticket.
 
@@ -261,8 +274,8 @@ def _tickets(
             )
         if opened.task.name in result:
             raise UsageError(f"two tickets of task '{opened.task.name}': expected one.", settings="tickets")
-        if manifest.model != huggingface.recorded_name(model_name):
-            raise UsageError(f"ticket {path} is of the encoder {manifest.model}, not of {model_name}.",
+        if manifest.model != encoder_name:
+            raise UsageError(f"ticket {path} is of the encoder {manifest.model}, not of {encoder_name}.",
                              settings=("tickets", "model"))  # fmt: skip
         if manifest.structure.exits or manifest.structure.prunes_tokens:
             raise UsageError(f"ticket {path} has exits or a token schedule: expected one without.",
@@ -312,7 +325,7 @@ def _structures(
     """
     if not opened:
         return None
-    everything = full(model)
+    everything = structure(model)
     for ticket in opened.values():
         target = ticket.manifest.structure
         fits = target.numbers == everything.numbers and all(
@@ -492,6 +505,7 @@ def _write(
     folders: Sequence[Path],
     overwrite: bool,
     base: Checkpoint | None,
+    encoder_name: str,
     needed: Sequence[Sequence[Expense]],
 ) -> list[Checkpoint]:
     """Write every task's checkpoint: what its ticket uses of the shared encoder, and its head."""
@@ -520,7 +534,7 @@ def _write(
         encoder=_digest(shared.encoder),
         tickets={task: ticket.digest for task, ticket in opened.items()},
     )
-    training = settings.training
+    training, seen_elsewhere = settings.training, _seen_elsewhere(everything, encoded)
     written: list[Checkpoint] = []
     for number, folder, (metrics, predictions) in zip(numbers, folders, results, strict=True):
         each, part = everything[number], encoded[number]
@@ -530,7 +544,7 @@ def _write(
             surgery.reduce_to(model, structures[number])
         ticket, teacher = opened.get(each.task.name), taught.get(each.task.name)
         facts: CheckpointFacts = {
-            "model": huggingface.recorded_name(str(model.config.name_or_path)),
+            "model": encoder_name,
             "seed": training.seed,
             "training": TrainingRecord(
                 kind="multitask",
@@ -545,7 +559,7 @@ def _write(
                 head=loaded[number].head,
                 source=each.train.recorded_source,
                 # unknown if the encoder is a checkpoint, which may have been trained on other rows before
-                rows_digest=None if base else rows.rows_digest(each.every),
+                rows_digest=None if base or number in seen_elsewhere else rows.rows_digest(each.every),
                 distillation=None if teacher is None else teacher.record(0),
                 processes=distributed.processes(),
                 host=platform.processor() or platform.machine(),
@@ -558,6 +572,11 @@ def _write(
             "predictions": tuple(each.task.behavior.store(predictions)),
             "expenses": united(*needed),
         }
+        if base is not None:
+            facts["parent"] = base.digest
+            facts["layer_reductions"] = base.manifest.layer_reductions
+            if base.manifest.sparsity:
+                facts["sparsity"] = sparse.counted_again(base.manifest.sparsity, model)
         if ticket is not None:
             if not whole:
                 facts["ticket"] = ticket.manifest.ticket
@@ -573,6 +592,18 @@ def _write(
             )
         )
     return written
+
+
+def _seen_elsewhere(everything: Sequence[_TaskRows], encoded: Sequence[_EncodedTask]) -> set[int]:
+    """Return the numbers of tasks with a row that they do not train, and whose texts another task trains."""
+    trained = [each.train.take(part.fit).texts for each, part in zip(everything, encoded, strict=True)]
+    result = set()
+    for number, each in enumerate(everything):
+        rest = {*each.every.texts} - {*trained[number]}
+        others = (texts for other, texts in enumerate(trained) if other != number)
+        if any(not rest.isdisjoint(texts) for texts in others):
+            result.add(number)
+    return result
 
 
 def _config_digest(model: PreTrainedModel) -> str:

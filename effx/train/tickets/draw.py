@@ -33,7 +33,7 @@ from effx.structure import Structure
 from effx.tickets import plan
 from effx.tickets import scores as score_files
 from effx.tickets.plan import Removal
-from effx.tickets.scores import Importance
+from effx.tickets.scores import Importance, ScoredEncoder
 from effx.train import importance, loop, output
 from effx.train import rows as training_rows
 from effx.train.distillation import Distillation
@@ -201,6 +201,7 @@ def write_scores(
         precision=loop.choose_precision(training.precision),
         rows=len(rows),
         layers=[layer.index for layer in structure(model).layers],
+        encoder=ScoredEncoder(model=opened.manifest.model, structure=structure(model)).to_json(),
         expenses=[expense.to_json() for expense in expenses],
     )
 

@@ -14,6 +14,7 @@ from effx.tickets import plan
 from effx.train import distributed, layer_reduction, loop, rows, source
 from effx.train.finetune import checked_encoder
 from effx.train.lottery import language
+from effx.train.lottery.check import check_dense
 
 
 def check(
@@ -60,6 +61,8 @@ def check(
                 "patience out.", settings="patience",
             )  # fmt: skip
         model, tokenizer = huggingface.pretrained(model_name, task, head=head)
+        if settings.sparsities:
+            check_dense(model_name, model)
         layer_reduction.check(model, finetune)
         max_length = finetune.max_length or task.behavior.max_length
         checked_encoder(model_name, model, tokenizer, max_length, every.texts, form=task.behavior.form)

@@ -14,7 +14,7 @@ from effx import files, progress
 from effx.artifacts import Checkpoint
 from effx.errors import ArtifactError, UsageError
 from effx.export import export_all
-from effx.models import load, pretrained, sparse
+from effx.models import load, pretrained, save, sparse
 from effx.recipe import sweeps
 from effx.specs.exits import EarlyExitSettings
 from effx.specs.heads import HeadSettings
@@ -22,7 +22,8 @@ from effx.specs.lottery import LotterySearchSettings
 from effx.specs.tasks import TASKS
 from effx.specs.tokens import TokenPruningSettings
 from effx.specs.training import FinetuneSettings
-from effx.train import exits, finetune, tokens
+from effx.specs.transfer import TransferSettings
+from effx.train import exits, finetune, tokens, transfer
 from effx.train.lottery import check
 from effx.train.lottery import masks as mask_files
 from tests.models.huggingface.saved import classifier
@@ -405,3 +406,25 @@ def test_a_mask_of_a_model_of_another_name_is_told(
     shutil.copytree(encoders["bert"], tmp_path / "local/other")
     check("sst2", str(tmp_path / "local/other"), rows_folder, settings)
     assert "was found for" not in capsys.readouterr().err
+
+
+def test_a_model_that_is_sparse_already_is_refused(
+    encoders: dict[str, Path], rows_folder: Path, tmp_path: Path
+) -> None:
+    """Whether effx made it or not; a transfer sets weights to zero too, unless it has levels alone."""
+    model, tokenizer = pretrained(encoders["bert"], TASKS["sst2"])
+    sparse.hold(model, sparse.smallest(sparse.matrices(model), 0.3))
+    save(model, tmp_path / "ours", tokenizer=tokenizer, task=TASKS["sst2"], sparsity=sparse.counts(model))
+    model.save_pretrained(tmp_path / "theirs")
+    tokenizer.save_pretrained(tmp_path / "theirs")
+    for folder in ("ours", "theirs"):
+        name, tasks = str(tmp_path / folder), {"sst2": rows_folder}
+        message = f"{folder} is sparse: 30.0% of its weights are zero before any mask"
+        with pytest.raises(UsageError, match=message):
+            check("sst2", name, rows_folder, QUICK)
+        masks = TransferSettings.of(max_length=32, sparsity=(20,))
+        with pytest.raises(UsageError, match=message):
+            transfer.check(tasks, name, masks, HeadSettings())
+        tickets = TransferSettings.of(max_length=32, levels=("40",))
+        transfer.check(tasks, name, tickets, HeadSettings())
+    check("sst2", str(encoders["bert"]), rows_folder, QUICK)

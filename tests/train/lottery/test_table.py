@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,14 @@ def test_the_table_as_text_and_as_csv() -> None:
     lines = list(csv.DictReader(io.StringIO(table.as_csv(value))))
     assert len(lines) == 6 and lines[1]["matching"] == "True" and lines[0]["difference"] == ""
     assert "seconds" not in str(value) and "text" not in value["settings"]
+
+
+def test_other_zeros_than_the_percentage_are_shown() -> None:
+    """As of a model that was sparse before, or one whose pooler is not masked."""
+    found = [replace(result, zeros=(1 + result.zeros) / 2) for result in results()]
+    text = table.markdown(table.build(TASKS["sst2"], 100, "bert", SETTINGS, found))
+    assert "| full model | 0 % (50.0 % are zero) | 0.8100" in text
+    assert "| imp | 50 % (75.0 % are zero) | 0.8037" in text
 
 
 def test_one_seed_tests_nothing() -> None:

@@ -22,11 +22,12 @@ from effx.cli import run as run_command
 from effx.encoding import Encoder
 from effx.errors import UsageError
 from effx.export import shared_encoder
-from effx.models import checkpoints, evaluate
+from effx.models import checkpoints, evaluate, sparse
 from effx.specs.distillation import DistillationSettings
 from effx.specs.multitask import MultitaskSettings
-from effx.specs.training import FinetuneSettings
+from effx.specs.training import FinetuneSettings, TrainingSettings
 from effx.train import finetune, loop
+from effx.train import rows as training_rows
 from effx.train.distillation import Distillation
 from effx.train.multitask import batches, multitask, run
 from effx.train.multitask.sharing import SharedModel
@@ -412,12 +413,70 @@ def test_what_a_checkpoint_was_trained_on_before_is_unknown(
     plain: list[Checkpoint], encoders: dict[str, Path], data_folders: dict[str, Path], tmp_path: Path
 ) -> None:
     """A pretrained encoder was trained on no row of the tasks."""
-    settings = SETTINGS.replace(max_steps=1, limit=20)
+    settings = SETTINGS.replace(max_steps=1)
     for model, known in ((plain[0].folder, False), (encoders["bert"], True)):
         trained = multitask(TASKS, model, out=tmp_path, name=f"known-{known}", data_folders=data_folders,
                             settings=settings)  # fmt: skip
         for checkpoint in trained:
             assert (checkpoint.manifest.training.rows_digest is not None) == known
+
+
+def test_a_reduced_and_sparse_encoder_stays_so(
+    encoders: dict[str, Path], data_folders: dict[str, Path], tmp_path: Path
+) -> None:
+    """As in fine-tuning; a ticket of one task is of the checkpoint, and the other task uses all of it."""
+    single = {"max_steps": 3, "max_length": 16, "lr": 4e-3, "optimizer": "adamax"}
+
+    def tuned(name: str, model: Path, reduce: Any = None, facts: Any = None, **more: Any) -> Checkpoint:
+        return finetune(
+            "sst2", model, out=tmp_path, name=name, data_folder=data_folders["sst2"],
+            settings=FinetuneSettings.of(**single, **more), reduce=reduce, facts=facts,
+        )  # fmt: skip
+
+    base = tuned(
+        "base", encoders["bert"], layers=2, drop_layers="symmetric",
+        reduce=lambda model: sparse.hold(model, sparse.smallest(sparse.matrices(model), 0.5)),
+        facts=lambda model: {"sparsity": sparse.counts(model)},
+    )  # fmt: skip
+    further = tuned("further", base.folder)
+    ticket = tuned("ticket", base.folder, lambda model: models.prune(model, heads={0: [1]}, ffns=[2]))
+    numbers = base.manifest.structure.numbers
+    assert numbers == ticket.manifest.structure.numbers == (1, 3)
+    together = multitask(
+        TASKS, base.folder, out=tmp_path, name="both", data_folders=data_folders,
+        tickets=[ticket.folder], settings=SETTINGS.replace(max_steps=6),
+    )  # fmt: skip
+    first, second = together
+    before, after = weights(base), weights(second)
+    matrices = [name for name, value in before.items() if (value == 0).float().mean() > 0.2]
+    assert len(matrices) >= 12
+    for name in matrices:
+        np.testing.assert_array_equal(before[name] == 0, after[name] == 0)
+        assert not torch.equal(before[name], after[name])
+    assert first.manifest.structure.layers == ticket.manifest.structure.layers
+    assert first.manifest.sparsity == ticket.manifest.sparsity != base.manifest.sparsity
+    assert second.manifest.structure.layers == base.manifest.structure.layers
+    assert second.manifest.sparsity == further.manifest.sparsity == base.manifest.sparsity
+    for checkpoint in together:
+        manifest = checkpoint.manifest
+        assert len(manifest.layer_reductions) == 1
+        for part in ("layer_reductions", "model", "parent"):
+            assert getattr(manifest, part) == getattr(further.manifest, part)
+        assert manifest.parent == base.digest
+
+
+@pytest.mark.parametrize("settings", [{"task_limit": (("sst2", 20),)}, {"patience": 1}])
+def test_rows_whose_texts_another_task_trains_are_not_called_unseen(
+    settings: dict[str, Any], encoders: dict[str, Path], data_folders: dict[str, Path], tmp_path: Path
+) -> None:
+    """The 50 texts of one task are among the 70 of the other; those above are left out by the first alone."""
+    trained = train(encoders, data_folders, tmp_path, SETTINGS.replace(max_steps=1, **settings))
+    for checkpoint, unknown in zip(trained, (True, "patience" in settings), strict=True):
+        training = checkpoint.manifest.training
+        assert (training.rows_digest is None) == unknown
+        every = data.load(checkpoint.task, "train", data_folders[checkpoint.task.name])
+        *_, seen = training_rows.split(every, training, TrainingSettings.of(limit=20))
+        assert (seen is None) == unknown
 
 
 def test_every_row_is_in_one_batch_of_its_task() -> None:
