@@ -369,8 +369,8 @@ def _unlabelled(function: F) -> F:
         type=click.Path(exists=True, path_type=Path),
         metavar="FILE",
         help="Further texts without labels to learn from the teacher on: .csv, .tsv, .txt, .jsonl, .json, "
-        ".parquet or .arrow, with the columns of the task. Texts of validation rows, and of training rows "
-        "that are left out or held out, are dropped.",
+        ".parquet or .arrow, with the columns of the task. Texts of validation rows, and of rows that early "
+        "stopping is decided on, are dropped.",
     )(function)
 
 

@@ -32,8 +32,7 @@ class DistillationRecord(Record):
     unlabelled_rows: Count = 0
     """Rows without labels that it was trained on too."""
     unlabelled_left_out: Count = 0
-    """Rows without labels that it was not trained on, as they are also rows that choose or prove: validation
-    rows, and training rows that are left out or held out."""
+    """Rows without labels that it was not trained on, as they are also rows that choose or prove."""
 
     @model_validator(mode="after")
     def _known(self) -> Self:
@@ -106,8 +105,8 @@ class TrainingRecord(Record):
     """Where the rows came from."""
     rows_digest: Digest | None = None
     """Digest of the task's complete training rows; None: unknown, or trained from a model that may have seen
-    others: a checkpoint, or one that was fine-tuned elsewhere; or another task of the same training has texts
-    of rows that this one leaves out."""
+    others: a checkpoint, or one that was fine-tuned elsewhere; or texts of rows that were left out were
+    learned without labels, or as rows of another task of the same training."""
     distillation: DistillationRecord | None = None
     """None: it learned from labels alone."""
     processes: Positive = 1

@@ -142,8 +142,8 @@ def prune(
         training: its ``limit``, ``share`` and ``seed`` say which training rows may be used; None: all.
 
     Raises:
-        UsageError: the checkpoint has exits or a token schedule; the table is of another encoder or did not
-            pass its check; or the speed-up cannot be reached or is there already.
+        UsageError: the checkpoint has exits, a token schedule or zeros of a lottery ticket; the table is of
+            another encoder or did not pass its check; or the speed-up cannot be reached or is there already.
         ArtifactError: the checkpoint is missing or damaged.
         DataError: the rows do not fit the task.
     """
@@ -153,6 +153,11 @@ def prune(
         raise UsageError(
             f"{opened.name} has exits or a token schedule, which depend on its weights: prune the checkpoint "
             "before them, then train exits or tokens on the result.", settings="checkpoint",
+        )  # fmt: skip
+    if opened.manifest.sparsity is not None:
+        raise UsageError(
+            f"{opened.name} is a lottery ticket: refitting the remaining weights would fill its zeros. Prune "
+            "the full model instead.", settings="checkpoint",
         )  # fmt: skip
     folder = output.new_folder(out, name or f"{opened.name}-pruned{settings.speedup:g}x", overwrite)
     model, task = checkpoints.load(opened), opened.task

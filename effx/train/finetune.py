@@ -66,8 +66,9 @@ def finetune(
 ) -> Checkpoint:
     """Fine-tune an encoder and write ``out/name``.
 
-    Further texts of a distillation that are also those of validation rows, of training rows that limit and
-    share leave out, or of rows that early stopping is decided on, are not trained on.
+    Further texts of a distillation that are also those of validation rows, or of rows that early stopping is
+    decided on, are not trained on. If training rows that limit and share leave out are among them, the
+    checkpoint does not say that these rows are unseen.
 
     Args:
         task_name: a built-in task, or with ``data_folder`` any name for the user's data.
@@ -122,14 +123,14 @@ def finetune(
     )
     validation_rows = data.load(task, "validation", data_folder, cache=cache)
     if distillation is not None and distillation.unlabelled is not None:
-        # else the student would learn the teacher's answers on rows that it is scored on, that stop its
-        # training, or that choose and prove later as rows that it has not seen
-        left_out = np.setdiff1d(np.arange(len(every_row)), chosen)
-        unseen = (validation_rows, train_rows.take(held_out), every_row.take(left_out))
-        texts = {text for part in unseen for text in part.texts}
+        # else the student would learn the teacher's answers on rows that it is scored on, or that stop its
+        # training
+        texts = {*validation_rows.texts, *train_rows.take(held_out).texts}
         distillation = replace(distillation, apart=distillation.apart | texts)
     teacher = None if distillation is None else Teacher(distillation, task, encoder_name)
     unlabelled = further_texts(distillation, task)
+    left_out = every_row.take(np.setdiff1d(np.arange(len(every_row)), chosen)).texts
+    left_out_seen = not {*unlabelled}.isdisjoint({*left_out} - {*train_rows.texts})
     cache.clear()
     rows_record = data.recorded(task, data_folder)
     transformers.set_seed(training.seed)
@@ -223,7 +224,9 @@ def finetune(
             head=loaded.head,
             source=train_rows.recorded_source,
             # unknown if the model is a checkpoint, or was fine-tuned elsewhere: it may have seen other rows
-            rows_digest=rows.rows_digest(every_row) if base is None and loaded.fresh else None,
+            rows_digest=rows.rows_digest(every_row)
+            if base is None and loaded.fresh and not left_out_seen
+            else None,
             distillation=None if teacher is None else teacher.record(len(unlabelled)),
             processes=distributed.processes(),
             host=platform.processor() or platform.machine(),

@@ -13,9 +13,8 @@ held out together, and count as seen if one of them was trained on. The number o
 groups allow.
 
 Rows are compared by their digest, not by their path. Without a digest in the manifest, or with that of
-other rows, which may overlap, it is unknown whether they were seen. Fine-tuning does not train on a left-out
-row as a text without a label; multi-task training, where another task may have its text, then records no
-digest.
+other rows, which may overlap, it is unknown whether they were seen. A training that has seen the text of a
+left-out row, without its label or as a row of another task, records no digest.
 """
 
 from __future__ import annotations

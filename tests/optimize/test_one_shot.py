@@ -17,7 +17,7 @@ from effx.artifacts import Checkpoint
 from effx.cli import run
 from effx.encoding import Encoder
 from effx.errors import UsageError
-from effx.models import checkpoints, evaluate, families, load, prune, structure
+from effx.models import checkpoints, evaluate, families, load, prune, save, sparse, structure
 from effx.models.losses import distance_of
 from effx.models.reconstruction import problems, reconstruct
 from effx.optimize import choosing, one_shot
@@ -313,4 +313,23 @@ def test_what_depends_on_the_weights_is_refused(
         "effx: x has exits or a token schedule, which depend on its weights: prune the checkpoint before "
         "them, then train exits or tokens on the result."
     )
+    assert not (tmp_path / "out").exists()
+
+
+def test_zeros_of_a_lottery_ticket_are_refused(
+    checkpoint: Checkpoint, rows_folder: Path, tmp_path: Path
+) -> None:
+    """The weights that remain are refitted, so that zeros would not stay zero."""
+    model = load(checkpoint.folder)
+    family = families.of(model)
+    with torch.no_grad():
+        family.layers(model)[0].get_submodule(family.ffn_output_path).weight[:, :9] = 0
+    ticket = save(
+        model, tmp_path / "ticket", tokenizer=checkpoints.tokenizer(checkpoint.folder), task=checkpoint.task,
+        max_length=32, sparsity=sparse.counts(model),
+    )  # fmt: skip
+    table = CostTable.read(write_table(tmp_path / "costs.json", checkpoint))
+    with pytest.raises(UsageError, match="is a lottery ticket: refitting .* would fill its zeros"):
+        one_shot.prune(ticket.folder, table, out=tmp_path / "out", data_folder=rows_folder,
+                       settings=OneShotSettings(speedup=2.0))  # fmt: skip
     assert not (tmp_path / "out").exists()

@@ -26,9 +26,9 @@ from effx.specs.data import DataSettings, DataSource
 from effx.specs.distillation import DistillationSettings
 from effx.specs.exits import EarlyExitSettings
 from effx.specs.tokens import TokenPruningSettings
-from effx.specs.training import FinetuneSettings
+from effx.specs.training import FinetuneSettings, TrainingSettings
 from effx.structure import Layer, Structure
-from effx.train import exits, finetune, loop, tokens
+from effx.train import exits, finetune, loop, rows, tokens
 from effx.train.distillation import Distillation, HeadLoss, Teacher, matching
 from effx.train.lottery.start import initialise
 from tests import cache as caches
@@ -389,23 +389,29 @@ def test_validation_rows_among_further_texts_are_not_learned(
     assert f"{len(scored)} of {len(scored) + 2} rows are left out" in capsys.readouterr().err
 
 
-def test_further_texts_are_none_of_the_rows_that_choose_later(
-    trained: Checkpoint, encoders: dict[str, Path], rows_folder: Path, tmp_path: Path
+@pytest.mark.parametrize("left_out_too", [True, False])
+def test_left_out_rows_that_were_learned_without_labels_are_not_called_unseen(
+    left_out_too: bool, trained: Checkpoint, encoders: dict[str, Path], rows_folder: Path, tmp_path: Path
 ) -> None:
-    """160 texts, of which 60 are drawn and 6 of these stop the training: it sees 54, and a new one."""
+    """160 texts, of which 60 are drawn and 6 of these stop the training."""
     texts = data.load(trained.task, "train", rows_folder).texts
     further = tmp_path / "further.jsonl"
-    write_rows(further, [{"sentence": text} for (text,) in [*texts, ("a new text",)]])
+    known = texts if left_out_too else []
+    write_rows(further, [{"sentence": text} for (text,) in [*known, ("a new text",)]])
     student = finetune(
         "sst2", encoders["bert"], out=tmp_path, name="student", data_folder=rows_folder,
         settings=FinetuneSettings.of(max_steps=1, max_length=32, limit=120, share=0.5, patience=1),
         distillation=Distillation(trained.folder, DistillationSettings(), further),
     )  # fmt: skip
     training = student.manifest.training
-    assert training.distillation is not None and training.rows_digest is not None
+    assert training.distillation is not None
     assert (len({*texts}), training.rows, training.held_out_rows) == (160, 54, 6)
-    assert training.distillation.unlabelled_rows == 54 + 1
-    assert training.distillation.unlabelled_left_out == 160 - 54
+    assert training.distillation.unlabelled_rows == (154 if left_out_too else 0) + 1
+    assert training.distillation.unlabelled_left_out == (6 if left_out_too else 0)
+    assert (training.rows_digest is None) == left_out_too
+    every = data.load(trained.task, "train", rows_folder)
+    *_, seen = rows.split(every, training, TrainingSettings.of(limit=120))
+    assert (seen is None) == left_out_too
 
 
 def test_a_student_that_continues_from_its_teacher(
