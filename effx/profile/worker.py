@@ -107,9 +107,20 @@ class Worker:
         scored: Sequence[Mapping[str, Any]] = (),
         trust: bool = False,
         documents: Mapping[str, Sequence[str]] | None = None,
+        digest: str | None = None,
     ) -> Worker:
-        """Load the engine in ``folder`` and encode ``texts``, and documents, with its tokenizer."""
+        """Load the engine in ``folder`` and encode ``texts``, and documents, with its tokenizer.
+
+        Raises:
+            ArtifactError: the engine is damaged, or its digest is not ``digest`` (None: not compared): it was
+                replaced since it was opened.
+        """
         engine = Engine.open(folder)
+        if digest is not None and engine.digest != digest:
+            raise ArtifactError(
+                f"{engine.folder}: the engine has changed since the measurement began. Measure it again, and "
+                "do not export to this folder meanwhile."
+            )
         processors = cpu.allowed()  # now: some runtimes pin the thread that loads them
         device_memory = DeviceMemory(engine.device)
         device_memory.begin()
