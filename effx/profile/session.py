@@ -152,11 +152,7 @@ class InterleavedSession:
             if entry.kind is not None and entry.workload is not None and entry.round is not None
         }
         # a round that was interrupted was measured again: only what was measured last belongs to it
-        last = {
-            (entry.engine, entry.step, entry.workload, entry.round): entry
-            for entry in entries
-            if entry.step in ("block", "window")
-        }
+        last = {_measured(entry): entry for entry in entries if entry.step in ("block", "window")}
         rounds = 0
         idle: dict[bool, Idle | NoIdle] = {}
         for before, entry in zip([None, *entries], entries, strict=False):
@@ -169,8 +165,8 @@ class InterleavedSession:
                 for on_gpu in list(idle):
                     self._idle[on_gpu].append(idle.pop(on_gpu))
             elif entry.engine is not None:
-                newest = last.get((entry.engine, entry.step, entry.workload, entry.round), entry)
-                self._restore_engine(self._engines[entry.engine], entry, superseded=newest is not entry)
+                superseded = last.get(_measured(entry), entry) is not entry
+                self._restore_engine(self._engines[entry.engine], entry, superseded=superseded)
         if entries:
             self._interruptions.append(Interruption(entries[-1].at, timestamp(), rounds))
             progress.say(f"session {self._id}: {rounds} rounds were measured before")
@@ -579,6 +575,11 @@ class InterleavedSession:
         if measured.net_reason:
             samples.flags.append(measured.net_reason)
         return measured
+
+
+def _measured(entry: JournalEntry) -> tuple[int | None, str, Workload | None, int | None]:
+    """Return which measurement of which engine an entry is."""
+    return entry.engine, entry.step, entry.workload, entry.round
 
 
 def _other_folders() -> Iterator[Path]:

@@ -14,18 +14,20 @@ from onnx import helper
 from onnxruntime.quantization import quantize_dynamic
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from effx import data, engines
+from effx import data, engines, files
 from effx.analysis import wording
 from effx.analysis.baseline import baseline_of
 from effx.analysis.check import check
 from effx.analysis.recommend import recommend
 from effx.analysis.recommendation import Recommendation
 from effx.analysis.techniques import Technique, technique
-from effx.artifacts import Checkpoint, Engine
+from effx.artifacts import Checkpoint, Engine, seal
 from effx.encoding import Encoder
 from effx.errors import ArtifactError, GateError, UsageError
+from effx.export import verify
 from effx.export.foreign import onnx_graph
 from effx.export.foreign.importing import import_engine
+from effx.export.source import ExportSource
 from effx.profile import profile
 from effx.quiet import quiet
 from effx.report import tables
@@ -33,6 +35,7 @@ from effx.results import find
 from effx.specs.constraints import CheckSettings, Constraints, RecommendSettings
 from effx.specs.data import DataSource
 from effx.specs.foreign import ForeignSettings
+from effx.specs.variants import parse
 from tests import cache as caches
 from tests.conftest import QUICK
 
@@ -218,6 +221,39 @@ def test_a_wrong_order_of_labels_fails_the_parity_gate(
         hub, "sst2", checkpoint=checkpoint.folder, settings=settings, out=tmp_path, keep_failed=True
     )
     assert not kept.parity_passed
+
+
+def exchange_words(path: Path) -> None:
+    """Give every word of a tokenizer the id of the next one."""
+    content = json.loads(path.read_text())
+    vocabulary = content["model"]["vocab"]
+    words = [word for word in vocabulary if not word.startswith("[")]
+    numbers = [vocabulary[word] for word in words]
+    vocabulary |= dict(zip(words, numbers[1:] + numbers[:1], strict=True))
+    path.write_text(json.dumps(content))
+
+
+def test_the_tokenizer_is_compared_with_that_of_the_checkpoint(
+    hub: Path, foreign: Path, checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    """The gate runs both models on the same ids; the engine is used with its own tokenizer."""
+    good = import_engine(hub, "sst2", checkpoint=checkpoint.folder, out=tmp_path, name="good")
+    exchange_words(hub / "tokenizer.json")
+    with pytest.raises(UsageError, match="its tokenizer encodes texts unlike that of tiny, such as '.+'"):
+        import_engine(hub, "sst2", checkpoint=checkpoint.folder, out=tmp_path, name="bad")
+    # also where there are no rows
+    assert import_engine(hub, "sst2", data_folder=rows_of(checkpoint), out=tmp_path, name="bad").folder
+    source = ExportSource(checkpoint, tmp_path)
+    source.__dict__["rows"] = None
+    assert source.encoded_differently(good.folder, parse("fp32")) is None
+    assert source.encoded_differently(hub, parse("fp32"))
+    # in an engine that was imported before
+    shutil.copyfile(hub / "tokenizer.json", good.folder / "tokenizer.json")
+    manifest = json.loads((good.folder / "engine.json").read_text())
+    manifest["files"]["tokenizer.json"] = files.sha256(hub / "tokenizer.json")
+    (good.folder / "engine.json").write_text(json.dumps(seal(Engine, manifest)))
+    with pytest.raises(ArtifactError, match="its tokenizer encodes texts unlike that of tiny"):
+        verify([good.folder], checkpoint.folder.parent)
 
 
 def test_inputs_and_outputs_are_asked_for_when_unclear(
