@@ -32,8 +32,8 @@ class Arithmetic:
     precision: str
     """fp32, fp16, bf16 or int8; int8 if most of the products are computed in integers."""
     scheme: str
-    """How: the precision, ``int8-dynamic`` or ``int8-static``, or ``int8-weights`` and the like where weights
-    are stored with fewer bits than the arithmetic has."""
+    """How: the precision, ``int8-dynamic`` or ``int8-static``, or ``int8-weights``, ``fp16-weights`` and the
+    like where weights are stored with fewer bits than the arithmetic has."""
     products: int
     """Matrix products with weights."""
     integer_products: int

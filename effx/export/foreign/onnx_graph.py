@@ -139,14 +139,19 @@ def _products(graph: _GraphNodes) -> tuple[dict[str, int], int]:
 
 
 def _arithmetic(kinds: dict[str, int]) -> Arithmetic:
-    """Return the arithmetic of the products with weights."""
+    """Return the arithmetic of the products with weights.
+
+    ONNX Runtime's CPU provider has no matrix products in fp16 and bf16: it casts, and computes in fp32.
+    """
     products = sum(kinds.values())
     integer = sum(count for kind, count in kinds.items() if kind in ("int8-dynamic", "int8-static"))
     if 2 * integer > products:
         scheme = max(("int8-dynamic", "int8-static"), key=lambda kind: kinds.get(kind, 0))
         return Arithmetic("int8", scheme, products, integer)
     scheme = max(kinds, key=lambda kind: kinds[kind], default="fp32")
-    return Arithmetic(scheme if scheme in _FLOATS.values() else "fp32", scheme, products, integer)
+    if scheme in ("fp16", "bf16"):
+        scheme = f"{scheme}-weights"
+    return Arithmetic("fp32", scheme, products, integer)
 
 
 def _product(node: onnx.NodeProto, graph: _GraphNodes) -> tuple[str | None, onnx.TensorProto | None]:

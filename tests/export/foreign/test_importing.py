@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 from onnx import helper
@@ -24,10 +25,12 @@ from effx.analysis.techniques import Technique, technique
 from effx.artifacts import Checkpoint, Engine, seal
 from effx.encoding import Encoder
 from effx.errors import ArtifactError, GateError, UsageError
-from effx.export import verify
+from effx.export import graph, parity, verify
 from effx.export.foreign import onnx_graph
 from effx.export.foreign.importing import import_engine
+from effx.export.graph import TraceShape
 from effx.export.source import ExportSource
+from effx.models import checkpoints
 from effx.profile import profile
 from effx.quiet import quiet
 from effx.report import tables
@@ -143,6 +146,37 @@ def test_answers_are_those_of_the_model_in_the_order_of_the_task(
     ]
     if scheme == "fp32" and "onnx" in name:
         np.testing.assert_allclose(answers, logits[:, ::-1], atol=1e-5)
+
+
+def test_weights_in_fp16_are_computed_in_fp32_on_the_cpu(
+    checkpoint: Checkpoint, foreign: Path, tmp_path: Path
+) -> None:
+    """ONNX Runtime itself says in which type it multiplies, in the graph that it optimized."""
+    folder = Path(shutil.copytree(foreign / "hub", tmp_path / "half"))
+    for name in ("model.onnx", "model_quantized.onnx"):
+        (folder / name).unlink()
+    graph.write(checkpoints.load(checkpoint), folder / "model.onnx", TraceShape(dtype=torch.float16))
+    settings = ForeignSettings(labels=checkpoint.task.labels)
+    engine = import_engine(folder, "sst2", checkpoint=checkpoint.folder, settings=settings, out=tmp_path)
+    assert (engine.name, engine.manifest.scheme) == ("half.fp32.onnxruntime", "fp16-weights")
+    assert (engine.manifest.precision, engine.runtime.precision) == ("fp32", "fp32")
+    assert engine.manifest.parity is not None and engine.manifest.parity.max_abs_diff > 1e-6
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+    options.log_severity_level = 3
+    onnxruntime.InferenceSession(folder / "model.onnx", options, providers=["CPUExecutionProvider"])
+    optimized = onnx.load(tmp_path / "optimized.onnx")
+    types = {entry.name: entry.data_type for entry in optimized.graph.initializer}
+    products = [node for node in optimized.graph.node if node.op_type in ("MatMul", "Gemm", "FusedMatMul")]
+    used = {types[name] for node in products for name in node.input if name in types}
+    assert used == {onnx.TensorProto.FLOAT}
+
+
+def test_weights_are_compared_with_the_tolerance_of_their_type() -> None:
+    assert parity.precision_of("fp16-weights", "fp32") == "fp16"
+    assert parity.precision_of("bf16-weights", "fp32") == "bf16"
+    assert parity.precision_of("int4-weights", "fp32") == "int8"
+    assert parity.precision_of("fp32", "fp32") == "fp32"
 
 
 def test_it_is_measured_beside_the_engines_of_effx(
