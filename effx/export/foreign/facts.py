@@ -15,6 +15,9 @@ class TensorFacts:
     """NumPy's name, such as ``int64``."""
     shape: tuple[int | None, ...] | None
     """None for a dimension: any size. None instead of a shape: not stated."""
+    computed_by: str = ""
+    """Of an output: the operation whose values it has, such as ``MatMul`` or ``Sigmoid``, views and casts
+    left out; empty: unknown."""
 
     @property
     def text(self) -> str:

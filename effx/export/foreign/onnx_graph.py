@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +67,9 @@ def read(path: Path) -> GraphFacts:
     inputs = tuple(_tensor(entry) for entry in model.graph.input if entry.name not in graph.weights)
     return GraphFacts(
         inputs=inputs,
-        outputs=tuple(_tensor(entry) for entry in model.graph.output),
+        outputs=tuple(
+            replace(_tensor(entry), computed_by=_operation(entry.name, graph)) for entry in model.graph.output
+        ),
         arithmetic=_arithmetic(kinds),
         parameters=sum(_size(entry) for entry in graph.weights.values() if entry.data_type in _WEIGHTS),
         weights_per_token=elements,
@@ -189,6 +191,17 @@ def _source(name: str, graph: _GraphNodes) -> tuple[onnx.TensorProto | None, boo
         quantized = quantized or node.op_type == "DequantizeLinear"
         name = node.input[0]
     return graph.weights[name], quantized
+
+
+def _operation(name: str, graph: _GraphNodes) -> str:
+    """Return the operation whose values an output has, views and casts left out; empty: there is none."""
+    seen = set[str]()
+    while (node := graph.produced.get(name)) is not None and node.op_type in _VIEWS and node.input:
+        if name in seen:
+            return ""
+        seen.add(name)
+        name = node.input[0]
+    return "" if node is None else str(node.op_type)
 
 
 def _embedding_rows(graph: _GraphNodes, inputs: set[str]) -> dict[str, int]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnxruntime
+import openvino
 import pytest
 import torch
 from onnx import helper
@@ -40,7 +41,8 @@ from effx.specs.data import DataSource
 from effx.specs.foreign import ForeignSettings
 from effx.specs.variants import parse
 from tests import cache as caches
-from tests.conftest import QUICK
+from tests.conftest import QUICK, write_rows
+from tests.export.foreign import graphs
 
 
 def rows_of(checkpoint: Checkpoint) -> DataSource | None:
@@ -70,7 +72,6 @@ def foreign(cache: caches.Cache, checkpoint: Checkpoint) -> Path:
 
     def build(folder: Path) -> None:
         import nncf
-        import openvino
 
         model = AutoModelForSequenceClassification.from_pretrained(checkpoint.folder)
         model.classifier.weight.data = model.classifier.weight.data.flip(0)
@@ -288,6 +289,37 @@ def test_the_tokenizer_is_compared_with_that_of_the_checkpoint(
     (good.folder / "engine.json").write_text(json.dumps(seal(Engine, manifest)))
     with pytest.raises(ArtifactError, match="its tokenizer encodes texts unlike that of tiny"):
         verify([good.folder], checkpoint.folder.parent)
+
+
+@pytest.mark.parametrize("operation", ["Sigmoid", "Softmax"])
+@pytest.mark.parametrize("suffix", [".onnx", ".xml"])
+def test_probabilities_are_no_logits_of_several_labels(operation: str, suffix: str, tmp_path: Path) -> None:
+    """All are above 0, so every label would be predicted for every row; of classes, the largest stays."""
+    model = graphs.classifier()
+    model.graph.node.append(helper.make_node(operation, ["logits"], ["raw"]))
+    model.graph.node.append(helper.make_node("Identity", ["raw"], ["probabilities"]))
+    model.graph.output[0].name = "probabilities"
+    path = graphs.write(tmp_path / "hub", model, id2label={"0": "joy", "1": "fear"})
+    if suffix == ".xml":
+        openvino.save_model(openvino.Core().read_model(path), path.with_suffix(suffix))
+        path.unlink()
+    rows = [{"text": "good film", "labels": labels} for labels in (["joy"], ["fear"], [])]
+    for split in ("train", "validation"):
+        write_rows(tmp_path / "several" / f"{split}.jsonl", rows * 8)
+        write_rows(tmp_path / "one" / f"{split}.jsonl", [{**row, "labels": name} for row in rows[:2]
+                                                         for name in row["labels"]] * 8)  # fmt: skip
+    with pytest.raises(UsageError, match=rf"has probabilities \({operation}\), not logits: a label of task"):
+        import_engine(tmp_path / "hub", "moods", data_folder=tmp_path / "several", out=tmp_path)
+    engine = import_engine(tmp_path / "hub", "mood", data_folder=tmp_path / "one", out=tmp_path)
+    assert engine.task.labels == ("fear", "joy") and engine.runtime.interface.label_order == (1, 0)
+    settings = ForeignSettings(logits_output="logits")
+    if suffix == ".onnx":  # the output with the logits can be stated
+        logits = helper.make_tensor_value_info("logits", onnx.TensorProto.FLOAT, ["rows", 2])
+        model.graph.output.append(logits)
+        onnx.save(model, path)
+        assert import_engine(
+            path, "moods", data_folder=tmp_path / "several", out=tmp_path, settings=settings, name="stated"
+        ).runtime.interface.outputs == {"logits": "logits"}
 
 
 def test_inputs_and_outputs_are_asked_for_when_unclear(
