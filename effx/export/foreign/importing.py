@@ -282,8 +282,7 @@ def _check_types(source: _Source, encoded: Encoded) -> None:
 
 def _rows(source: _Source, folder: Path, data_folder: DataLocation) -> Encoded:
     """Return a few encoded validation rows of the task; random ids where there are none."""
-    of_queries = source.task.behavior.form == "documents"
-    encoder = Encoder(folder, source.max_length, form="documents" if of_queries else "texts")
+    encoder = Encoder(folder, source.max_length, form=source.task.behavior.form)
     try:
         rows = data.load_to_measure(source.task, data_folder).limit(_TRIAL_ROWS)
     except (DataError, MissingExtraError):

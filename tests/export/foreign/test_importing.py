@@ -37,7 +37,7 @@ from effx.quiet import quiet
 from effx.report import tables
 from effx.results import find
 from effx.specs.constraints import CheckSettings, Constraints, RecommendSettings
-from effx.specs.data import DataSource
+from effx.specs.data import DataSettings, DataSource
 from effx.specs.foreign import ForeignSettings
 from effx.specs.variants import parse
 from tests import cache as caches
@@ -256,6 +256,45 @@ def test_a_wrong_order_of_labels_fails_the_parity_gate(
         hub, "sst2", checkpoint=checkpoint.folder, settings=settings, out=tmp_path, keep_failed=True
     )
     assert not kept.parity_passed
+
+
+def test_scores_of_candidates(tmp_path: Path) -> None:
+    """A row is a query with several candidates, and the graph reads pairs."""
+    graphs.write(tmp_path / "hub", graphs.classifier(labels=1))
+    pairs = [("good film", "dull"), ("good film", "film"), ("film", "fine fine"), ("film", "film")]
+    rows = [
+        {"query": query, "passage": passage, "label": number % 2}
+        for number, (query, passage) in enumerate(pairs)
+    ]
+    for split in ("train", "validation"):
+        write_rows(tmp_path / "rows" / f"{split}.jsonl", rows)
+    source = DataSource(str(tmp_path / "rows"), DataSettings.of(task_kind="ranking"))
+    engine = import_engine(tmp_path / "hub", "passages", data_folder=source, out=tmp_path)
+    scores = predicted(engine, data.load(engine.task, "validation", source).texts)
+    assert [list(row) for row in scores] == [[2.0, 1.0], [2.0, 0.0]]  # words that the table has as 1
+
+
+def test_vectors_of_texts(tmp_path: Path) -> None:
+    """The texts of a row are read one by one."""
+    model = graphs.classifier(labels=3)
+    model.graph.node[-1].output[0] = model.graph.output[0].name = "sentence_embedding"
+    graphs.write(tmp_path / "hub", model)
+    pairs = [("good", "fine film"), ("good", "bad"), ("good bad", "good")]
+    rows = [{"sentence1": one, "sentence2": two, "label": number} for number, (one, two) in enumerate(pairs)]
+    for split in ("train", "validation"):
+        write_rows(tmp_path / "rows" / f"{split}.jsonl", rows)
+    source = DataSource(str(tmp_path / "rows"), DataSettings.of(task_kind="embedding"))
+    engine = import_engine(tmp_path / "hub", "alike", data_folder=source, out=tmp_path)
+    cosines = predicted(engine, data.load(engine.task, "validation", source).texts)
+    np.testing.assert_allclose(cosines.astype(float), [1.0, 0.0, 1 / np.sqrt(2)], atol=1e-6)
+
+
+def predicted(engine: Engine, texts: list[tuple[str, ...]]) -> np.ndarray:
+    """Return an engine's predictions of rows, from one batch of all sequences."""
+    encoded = Encoder(engine.folder, engine.max_length, form=engine.task.behavior.form)(texts)
+    with engines.open(engine) as session:
+        out = session.infer(encoded.batch(range(len(encoded))))
+    return engine.task.predict(engine.task.behavior.logits(out), encoded)
 
 
 def exchange_words(path: Path) -> None:
