@@ -12,7 +12,7 @@ import onnxruntime
 import openvino
 import pytest
 import torch
-from onnx import helper
+from onnx import helper, numpy_helper
 from onnxruntime.quantization import quantize_dynamic
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
@@ -275,9 +275,11 @@ def test_scores_of_candidates(tmp_path: Path) -> None:
 
 
 def test_vectors_of_texts(tmp_path: Path) -> None:
-    """The texts of a row are read one by one."""
-    model = graphs.classifier(labels=3)
-    model.graph.node[-1].output[0] = model.graph.output[0].name = "sentence_embedding"
+    """The texts of a row are read one by one: no token is of the second text of a pair."""
+    model = graphs.classifier(labels=3, extra_inputs=("token_type_ids",))
+    model.graph.node.append(helper.make_node("Gather", ["types", "token_type_ids"], ["unused"]))
+    model.graph.initializer.append(numpy_helper.from_array(np.ones((1, 3), np.float32), "types"))
+    model.graph.node[5].output[0] = model.graph.output[0].name = "sentence_embedding"
     graphs.write(tmp_path / "hub", model)
     pairs = [("good", "fine film"), ("good", "bad"), ("good bad", "good")]
     rows = [{"sentence1": one, "sentence2": two, "label": number} for number, (one, two) in enumerate(pairs)]
