@@ -299,6 +299,26 @@ def predicted(engine: Engine, texts: list[tuple[str, ...]]) -> np.ndarray:
     return engine.task.predict(engine.task.behavior.logits(out), encoded)
 
 
+@pytest.mark.parametrize("names", [("ids", "mask"), ("input_ids:0", "attention_mask:0"), ("input_ids", None)])
+def test_inputs_of_openvino_graphs_have_any_name(names: tuple[str, str | None], tmp_path: Path) -> None:
+    model = graphs.classifier()
+    if names[1] is None:  # padding has a row of zeros in the table
+        del model.graph.node[1:4], model.graph.input[1]
+        model.graph.node[1].input[0] = "vectors"
+    path = graphs.write(tmp_path / "hub", model)
+    converted = openvino.Core().read_model(path)
+    for entry, name in zip(converted.inputs, names, strict=False):
+        entry.get_tensor().set_names({name})
+        entry.get_node().set_friendly_name(name)
+    openvino.save_model(converted, path.with_suffix(".xml"))
+    path.unlink()
+    rows = graphs.write_rows(tmp_path / "rows")
+    engine = import_engine(tmp_path / "hub", "sst2", data_folder=rows, out=tmp_path)
+    assert list(engine.runtime.interface.inputs) == [name for name in names if name]
+    answers = predicted(engine, [(text,) for text, _ in graphs.ROWS])
+    assert [engine.task.labels[number] for number in answers] == [label for _, label in graphs.ROWS]
+
+
 def exchange_words(path: Path) -> None:
     """Give every word of a tokenizer the id of the next one."""
     content = json.loads(path.read_text())
