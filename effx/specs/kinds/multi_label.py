@@ -220,6 +220,7 @@ MULTI_LABEL = TaskKind(
     restore=_restore,
     predict=lambda logits: np.asarray(logits > 0),
     agreement=_agreement,
+    agreement_words="the F1 of the engine's pairs of row and label against the checkpoint's",
     constant=_constant,
     label_scores=lambda labels, predictions, names: dict(
         zip(names, label_f1(labels, predictions), strict=True)
