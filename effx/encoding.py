@@ -276,6 +276,10 @@ class Encoder:
         self.pad_id = _pad_id(folder / "config.json", config.get("pad_token_id"))
         self.max_length, self.form = max_length, form
 
+    def text(self, ids: Sequence[int] | np.ndarray) -> str:
+        """Return the text of token ids, without special tokens."""
+        return self._tokenizer.decode([int(number) for number in ids])
+
     def question(self, text: str) -> str:
         """Return a question as it is encoded: without outer spaces on the left, and so short that half of a
         window's tokens are left for the context.

@@ -274,7 +274,8 @@ def _infer(
         return Task(name, of_classes.name, named, class_names, of_classes.metrics)
     texts = texts_of(values, table.where)
     task = labels.infer(name, named, texts, source.settings, table.source)
-    if unused := [label for label in task.labels if label.isdigit() and label not in set(texts)]:
+    known = set(map(_plain_number, set(texts)))
+    if unused := [label for label in task.labels if label.isdigit() and label not in known]:
         shown = ", ".join(unused[:10]) + (", ..." if len(unused) > 10 else "")
         if all(map(is_integer, task.labels)):
             progress.say_once(
@@ -282,6 +283,13 @@ def _infer(
                 "largest label"
             )
     return task
+
+
+def _plain_number(label: str) -> str:
+    """Return the label of a class as classes are numbered: ``1`` for ``1.0`` and ``+1``."""
+    if is_integer(label) or not is_float(label) or not float(label).is_integer():
+        return label
+    return str(int(float(label)))
 
 
 def _retrieval(name: str, source: DataSource) -> Task | None:

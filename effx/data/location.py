@@ -39,7 +39,9 @@ def recorded(task: Task, source: DataLocation) -> DataRecord | None:
 def locate(given: DataLocation, task: Task, record: DataRecord | None) -> DataSource | None:
     """Return where the rows of an artifact are: where the user says, or where they were when it was made.
 
-    Settings of how files are read that the user does not give are those of the artifact.
+    Settings of how files are read that the user does not give are those of the artifact. A file of another
+    name and another content than the one that was divided into training and validation rows is not divided:
+    all its rows are used, which is said.
 
     Args:
         given: file or folder that the user names; None: as recorded.
@@ -53,7 +55,7 @@ def locate(given: DataLocation, task: Task, record: DataRecord | None) -> DataSo
     if record is None:
         return source
     if source is not None:
-        return _read_as(record, source)
+        return _read_as(task, record, source)
     path = state.recall(_KIND, _key(record))
     if path is None:
         kind = "folder" if record.folder else "file"
@@ -74,14 +76,31 @@ def digest_of(paths: Iterable[Path]) -> str:
     return files.json_digest({str(number): files.sha256(path) for number, path in enumerate(paths)})
 
 
-def _read_as(record: DataRecord, source: DataSource) -> DataSource:
+def _read_as(task: Task, record: DataRecord, source: DataSource) -> DataSource:
     before = {name: value for name, value in record.settings.given().items() if name != "unlabelled"}
     if source.settings.unlabelled:
         before = {name: value for name, value in before.items() if name not in OF_LABELS}
-    if source.settings.split is None and Path(source.path).is_dir() and not record.folder:
-        before = {name: value for name, value in before.items() if not name.startswith("split")}
+    if source.settings.split is None and "split" in before and not record.folder:
+        undivided = {name: value for name, value in before.items() if not name.startswith("split")}
+        if Path(source.path).is_dir():
+            before = undivided
+        elif _is_another_file(task, record, replace(source, settings=record.settings)):
+            progress.say_once(
+                f"{source.path} is not {record.name}, which was divided into training and validation rows: "
+                "all its rows are used"
+            )
+            before = undivided
     settings = DataSettings.of(**{**before, **source.settings.given()})
     return replace(source, settings=settings, digest=record.digest if settings.split else None)
+
+
+def _is_another_file(task: Task, record: DataRecord, source: DataSource) -> bool:
+    """Return whether a file has neither the name nor the content of the recorded one."""
+    if Path(source.path).expanduser().resolve().name == record.name:
+        return False
+    with contextlib.suppress(DataError, UsageError, OSError):  # reading the rows reports these
+        return _digest(task, source) != record.digest
+    return False
 
 
 def _digest(task: Task, source: DataSource) -> str:

@@ -1,7 +1,8 @@
 """Files as text: plain and gzip-compressed, in any encoding; what does not fit is refused with its line.
 
-A byte-order mark decides the encoding. Without one it is UTF-8, or what the user says. Latin-1 accepts every
-byte, also those of other encodings, so control characters that no text has are refused.
+A byte-order mark decides the encoding, that of all lines unless the user names several. Without one it is
+UTF-8, or what the user says. Latin-1 accepts every byte, also those of other encodings, so control characters
+that no text has are refused.
 """
 
 from __future__ import annotations
@@ -63,9 +64,9 @@ def read(path: Path, encoding: str | None) -> tuple[str, str]:
     """
     content = _content(path)
     mark = next((mark for mark in _MARKS if content.startswith(mark)), None)
-    if mark is not None:
-        return _marked(path, content, mark, encoding)
     names = encoding.split(",") if encoding else ["utf-8"]
+    if mark is not None:
+        return _marked(path, content, mark, names if encoding else None)
     if len(names) > 1:
         return _by_line(path, content, names)
     text = _decoded(path, content, names[0], given=encoding is not None)
@@ -93,15 +94,22 @@ def _content(path: Path) -> bytes:
         raise DataError(f"{path} cannot be read: {error}") from error
 
 
-def _marked(path: Path, content: bytes, mark: bytes, encoding: str | None) -> tuple[str, str]:
+def _marked(path: Path, content: bytes, mark: bytes, names: list[str] | None) -> tuple[str, str]:
+    """Decode a file with a byte-order mark; ``names`` are the encodings that the user gives, None: none.
+
+    Lines after the first may have another encoding, if the user says so.
+    """
     name = _MARKS[mark]
     family = name.removesuffix("-sig")
-    if encoding is not None and not _normal(encoding).startswith(_normal(family)):
+    if names is not None and not _normal(names[0]).startswith(_normal(family)):
         raise DataError(
             f"{path} begins with the byte-order mark of {_shown(family)}, but the encoding is set to "
-            f"{encoding}: leave encoding out",
+            f"{','.join(names)}: leave encoding out",
             settings="encoding",
         )
+    if names is not None and len(names) > 1:
+        text, shown = _by_line(path, content.removeprefix(mark), names)
+        return text, f"{shown}, with byte-order mark"
     text = _decoded(path, content, name, given=False)
     _check_characters(path, text, name)
     return text, f"{_shown(family)} with byte-order mark"

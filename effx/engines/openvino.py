@@ -55,7 +55,9 @@ class OpenVinoGraph:
         self._inputs = [entry.get_any_name() for entry in self._model.inputs]
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> Arrays:
-        compiled, request = self._request(*self._shape_of(*inputs["attention_mask"].shape))
+        # segments may have fewer tokens than the mask; a graph made elsewhere names its inputs as it likes
+        batch, length = inputs.get("attention_mask", inputs[self._inputs[0]]).shape
+        compiled, request = self._request(*self._shape_of(batch, length))
         # every engine takes int64; the plugin converts it
         request.infer({name: np.ascontiguousarray(inputs[name]) for name in self._inputs}, share_inputs=True)
         return {

@@ -184,18 +184,18 @@ def _card(name: str, engines: dict[str, Engine]) -> str:
         "",
         f"Checkpoint {manifest.checkpoint.name}, task {manifest.task}, at most {first.max_length} tokens.",
         "",
-        "| file | precision | size | equal predictions |",
+        "| file | precision | size | agreement |",
         "|---|---|---|---|",
     ]
     for path, engine in engines.items():
-        compared = engine.manifest.parity
-        agreement = "not compared" if compared is None else (
-            f"{max(compared.label_agreement, 0):.2%} of {compared.examples} rows"
-        )  # fmt: skip
+        agreement = "not compared"
+        if (compared := engine.manifest.parity) is not None:
+            share = "below 0%" if compared.label_agreement < 0 else f"{compared.label_agreement:.2%}"
+            agreement = f"{share} on {compared.compared_rows}"
         lines.append(
             f"| {path} | {engine.manifest.scheme} | {with_unit(engine.size_bytes, 'B')} | {agreement} |"
         )
-    lines += ["", "Equal predictions: the share of rows with the checkpoint's prediction."]
+    lines += ["", f"Agreement of predictions: {first.task.behavior.agreement_words}."]
     if any(e.backend == "onnxruntime" and e.manifest.precision == "int8" for e in engines.values()):
         lines += ["", "The int8 ONNX file is for ONNX Runtime. OpenVINO is fast with its own int8 file: "
                   f"{_OPENVINO['int8']}.xml."]  # fmt: skip

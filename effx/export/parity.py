@@ -62,8 +62,11 @@ _SEQUENCES = {"separate": 2, "candidates": 4}
 
 
 def precision_of(scheme: str, precision: str) -> str:
-    """Return the precision whose tolerance applies to a scheme: that of int8 to weights of few bits."""
-    return "int8" if scheme.endswith("-weights") else precision
+    """Return the precision whose tolerance applies to a scheme: that of its weights; int8 to fewer bits."""
+    weights = scheme.removesuffix("-weights")
+    if weights == scheme:
+        return precision
+    return weights if weights in TOLERANCES else "int8"
 
 
 _LOSSY = ("fp16", "bf16", "int8", "fp8")

@@ -19,7 +19,7 @@ import torch
 
 from effx import engines, files, progress, scratch, signals
 from effx.artifacts import Checkpoint, Engine
-from effx.errors import EffxError, MissingExtraError, one_line
+from effx.errors import EffxError, MissingExtraError, UsageError, one_line
 from effx.export.build import BuildContext, Job, build, gate_data, up_to_date
 from effx.export.source import ExportSource
 from effx.host import cpu, memory
@@ -93,6 +93,10 @@ def export_all(
 
     Returns:
         The engines, including those that were up to date, and the errors of the others.
+
+    Raises:
+        UsageError: two checkpoints have one name, which names their engines; or a name is unknown.
+        MissingExtraError: the package of a backend is not installed.
     """
     parsed = [variants.parse(name) for name in dict.fromkeys(variant_names)]
     targets = [(row.name, row.device(device)) for row in map(_buildable, dict.fromkeys(backend_names))]
@@ -102,7 +106,7 @@ def export_all(
     ready: dict[Path, Engine] = {}
     order: list[Path] = []
     groups: dict[Any, list[Job]] = {}
-    for folder in Checkpoint.find_all([Path(path) for path in checkpoints]):
+    for folder in _distinct(Checkpoint.find_all([Path(path) for path in checkpoints])):
         try:
             checkpoint = Checkpoint.open(folder)
         except EffxError as error:
@@ -142,6 +146,21 @@ def export_all(
 
 
 Outcome = tuple[Path, EffxError | None]
+
+
+def _distinct(folders: Sequence[Path]) -> list[Path]:
+    """Return the folders of checkpoints, each once; refuse two of one name, which names their engines."""
+    folders = list({folder.resolve(): folder for folder in folders}.values())
+    by_name: dict[str, Path] = {}
+    for folder in folders:
+        other = by_name.setdefault(folder.resolve().name, folder)
+        if other is not folder:
+            raise UsageError(
+                f"{other} and {folder} are two checkpoints of one name, which names their engines: rename a "
+                "folder, or write their engines to different folders",
+                settings="out",
+            )
+    return folders
 
 
 def _buildable(name: str) -> Backend:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -192,6 +192,32 @@ class ExportSource:
         encoded = encoder(rows.texts, rows.documents)
         return parity.with_longest(encoded, limit), labels, "task"
 
+    def encoded_differently(self, folder: Path, variant: Variant, *, types: bool = True) -> str | None:
+        """Return a text that the tokenizer in ``folder`` encodes unlike the checkpoint's; None: no text.
+
+        The parity gate runs engines on the checkpoint's ids, so it says nothing about another tokenizer.
+
+        Args:
+            folder: with tokenizer.json and config.json.
+            variant: of the engine; both tokenizers cut at its maximum length.
+            types: whether token types are compared too; False: the engine does not take any.
+        """
+        own = self._encoder(variant)
+        other = Encoder(folder, own.max_length, form=own.form, stride=own.stride)
+        if self.rows is not None:
+            documents = () if self.rows.documents is None else self.rows.documents.texts
+            texts = [*self.rows.texts, *((text,) for text in documents)]
+        else:  # texts of random words, which are rows of each form
+            encoded, _, _ = self.parity_rows(variant)
+            chosen = [own.text(encoded.take([row]).ids) for row in range(encoded.row_count)]
+            texts = list(zip(chosen[::2], chosen[1::2], strict=False))
+        for text, before, after in zip(
+            texts, *(_by_row(encoder(texts)) for encoder in (own, other)), strict=True
+        ):
+            if before[0] != after[0] or (types and before[1] != after[1]):
+                return " | ".join(text)
+        return None
+
     def reference(self, variant: Variant) -> Reference:
         """Return the checkpoint's logits on the rows of the parity gate, reduced as the variant is."""
         rule = self.rule() if variant.exits else None
@@ -274,6 +300,15 @@ class ExportSource:
         chosen = np.linspace(0, len(encoded) - 1, count).astype(int)  # rows may have several sequences
         arrays = [encoded.batch([sequence], variant.length) for sequence in chosen]
         return [{name: array[name] for name in names} for array in arrays]
+
+
+def _by_row(encoded: Encoded) -> Iterator[tuple[list[list[int]], list[list[int]]]]:
+    """Yield the ids and the token types of each row, by its sequences."""
+    parts = np.split(encoded.ids, encoded.offsets[1:-1]), np.split(encoded.types, encoded.offsets[1:-1])
+    for row in range(encoded.row_count):
+        of_row = encoded.sequences([row]).tolist()
+        ids, types = ([part[sequence].tolist() for sequence in of_row] for part in parts)
+        yield ids, types
 
 
 def _merged(separate: Sequence[Path], folder: Path) -> list[Path]:

@@ -6,7 +6,8 @@
 
 NAME is the engine's with ``+`` as ``-``. The server batches requests of equal length: ``seqN`` engines
 benefit most. Work of the host around a graph (padding to buckets, early exit in segments) is not part of
-the graph, so buckets are served at any length, and segments are refused: use ``exit-if``. The server has no
+the graph, so buckets are served at any length, and segments are refused: use ``exit-if``. So are graphs that
+were made elsewhere, whose inputs and logits the host renames and reorders. The server has no
 setting for graph optimizers of ONNX Runtime that an engine switches off, and none that keeps OpenVINO from
 computing fp32 in bf16 where the processor can. A TensorRT plan
 runs on servers with the same release of TensorRT and the same kind of GPU.
@@ -59,7 +60,8 @@ def write(engine: Engine, repository: str | Path) -> Path:
         The model's folder in the repository.
 
     Raises:
-        UsageError: the server cannot run this engine, or the repository cannot be written to.
+        UsageError: the server cannot run this engine, the engine was made elsewhere, or the repository cannot
+            be written to.
     """
     if backends.get(engine.backend).triton_backend is None:
         known = ", ".join(sorted(row.name for row in backends.BACKENDS.values() if row.triton_backend))
@@ -67,6 +69,11 @@ def write(engine: Engine, repository: str | Path) -> Path:
     if engine.runtime.weight_files:
         raise UsageError(
             f"{engine.name}: Triton cannot put weights back into a stripped plan; export without stripped."
+        )
+    if engine.runtime.interface is not None:
+        raise UsageError(
+            f"{engine.name}: it was made elsewhere, and Triton would serve inputs, outputs and labels as its "
+            "graph has them, not as the engine does. Import the model, and export its checkpoint."
         )
     graphs = engine.runtime.files
     if len(graphs) > 1:

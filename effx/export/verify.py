@@ -7,7 +7,7 @@ from pathlib import Path
 
 from effx import engines, scratch
 from effx.artifacts import Checkpoint, Engine
-from effx.errors import ArtifactError
+from effx.errors import ArtifactError, one_line
 from effx.export import parity
 from effx.export.shared_encoder import OneHead
 from effx.export.source import ExportSource
@@ -33,7 +33,8 @@ def verify(
         trust: see :func:`effx.engines.open`.
 
     Raises:
-        ArtifactError: an engine is missing or damaged, or the checkpoint that it was built from is missing.
+        ArtifactError: an engine is missing or damaged, its tokenizer encodes texts unlike the checkpoint's,
+            or the checkpoint that it was built from is missing.
     """
     verified = []
     known = {path.name: path for path in Checkpoint.find(checkpoints)}
@@ -60,6 +61,12 @@ def verify(
         variant = variants.parse(engine.variant)
         with scratch.folder("verify") as folder, scratch.as_tmpdir(folder):
             source = ExportSource(checkpoint, folder, data_folder)
+            types = "token_type_ids" in engine.input_names
+            if (text := source.encoded_differently(engine.folder, variant, types=types)) is not None:
+                raise ArtifactError(
+                    f"{engine.folder}: its tokenizer encodes texts unlike that of {checkpoint.name}, such as "
+                    f"'{one_line(text, 60)}'. Build it again with the checkpoint's tokenizer."
+                )
             reference = source.reference(variant)
             with engines.open(engine, trust=trust) as session:
                 precision = parity.precision_of(engine.manifest.scheme, engine.manifest.precision)

@@ -71,7 +71,9 @@ def predict(
     at_real_lengths = workload if workload.length == "real" else SINGLE_STREAM
     found = {}
     for engine in engines:
-        worker = Worker.open(str(engine.folder), rows.texts, None, 0, documents=documents)
+        worker = Worker.open(
+            str(engine.folder), rows.texts, None, 0, documents=documents, digest=engine.digest
+        )
         predictions: dict[int, StoredLabel] = {}
         batch: int | None = 0
         while batch is not None:

@@ -168,12 +168,18 @@ class EngineUnderTest:
         return workload.length == "real" or accepts(self.engine, workload.batch, workload.length)
 
     def load(self) -> None:
-        """Start a worker and open the engine in it."""
+        """Start a worker and open the engine in it.
+
+        Raises:
+            WorkerError: it cannot be opened, its folder has another engine than when the session began, or it
+                runs in another way than before an interruption.
+        """
         self._client = WorkerClient(self.name, self.plan.timeout_s)
         opened = OpenedEngine(
             **self._request(
                 "open",
                 folder=str(self.engine.folder),
+                digest=self.engine.digest,
                 texts=[list(texts) for texts in self.rows.texts],
                 documents=None if self.rows.documents is None else asdict(self.rows.documents),
                 threads=self.plan.threads,

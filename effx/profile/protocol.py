@@ -1,6 +1,6 @@
 """Requests to a worker process and its answers: one JSON line each.
 
-    open      engine folder, texts         -> OpenedEngine
+    open      engine folder, digest, texts -> OpenedEngine
     score     workload, first batch, rows  -> Scored: answers to some rows, and the batch to continue with
     warm_up   workload                     -> WarmedUp: whether latency became steady
     block     workload, offset, limits     -> Block: seconds per query of queries back to back

@@ -151,6 +151,8 @@ class InterleavedSession:
             for entry in entries
             if entry.kind is not None and entry.workload is not None and entry.round is not None
         }
+        # a round that was interrupted was measured again: only what was measured last belongs to it
+        last = {_measured(entry): entry for entry in entries if entry.step in ("block", "window")}
         rounds = 0
         idle: dict[bool, Idle | NoIdle] = {}
         for before, entry in zip([None, *entries], entries, strict=False):
@@ -163,12 +165,14 @@ class InterleavedSession:
                 for on_gpu in list(idle):
                     self._idle[on_gpu].append(idle.pop(on_gpu))
             elif entry.engine is not None:
-                self._restore_engine(self._engines[entry.engine], entry)
+                superseded = last.get(_measured(entry), entry) is not entry
+                self._restore_engine(self._engines[entry.engine], entry, superseded=superseded)
         if entries:
             self._interruptions.append(Interruption(entries[-1].at, timestamp(), rounds))
             progress.say(f"session {self._id}: {rounds} rounds were measured before")
 
-    def _restore_engine(self, engine: EngineUnderTest, entry: JournalEntry) -> None:
+    def _restore_engine(self, engine: EngineUnderTest, entry: JournalEntry, *, superseded: bool) -> None:
+        """Take over an entry; of a block or window that was ``superseded``, what holds for its process."""
         workload, number = entry.workload, entry.round
         engine.host_peak_bytes = larger(engine.host_peak_bytes, entry.host_peak_bytes)
         engine.device_peak_bytes = larger(engine.device_peak_bytes, entry.device_peak_bytes)
@@ -194,6 +198,8 @@ class InterleavedSession:
         elif workload is not None and number is not None:
             samples = engine.samples(workload)
             samples.flags[:] = dict.fromkeys([*samples.flags, *(entry.flags or ())])
+            if superseded:
+                return
             if entry.block is not None and ("block", workload, number) in self._completed:
                 engine.add_block(workload, number, entry.block)
             elif entry.step == "window" and ("window", workload, number) in self._completed:
@@ -569,6 +575,11 @@ class InterleavedSession:
         if measured.net_reason:
             samples.flags.append(measured.net_reason)
         return measured
+
+
+def _measured(entry: JournalEntry) -> tuple[int | None, str, Workload | None, int | None]:
+    """Return which measurement of which engine an entry is."""
+    return entry.engine, entry.step, entry.workload, entry.round
 
 
 def _other_folders() -> Iterator[Path]:

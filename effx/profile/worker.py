@@ -24,7 +24,7 @@ from effx import engines
 from effx.artifacts import Engine
 from effx.encoding import Encoded, Encoder, length_sorted
 from effx.engines import Session
-from effx.engines.protocol import TimedSession
+from effx.engines.protocol import Arrays, TimedSession
 from effx.errors import ArtifactError, EffxError, UsageError, WorkerError
 from effx.host import cpu, memory
 from effx.profile.device_memory import DeviceMemory
@@ -107,9 +107,20 @@ class Worker:
         scored: Sequence[Mapping[str, Any]] = (),
         trust: bool = False,
         documents: Mapping[str, Sequence[str]] | None = None,
+        digest: str | None = None,
     ) -> Worker:
-        """Load the engine in ``folder`` and encode ``texts``, and documents, with its tokenizer."""
+        """Load the engine in ``folder`` and encode ``texts``, and documents, with its tokenizer.
+
+        Raises:
+            ArtifactError: the engine is damaged, or its digest is not ``digest`` (None: not compared): it was
+                replaced since it was opened.
+        """
         engine = Engine.open(folder)
+        if digest is not None and engine.digest != digest:
+            raise ArtifactError(
+                f"{engine.folder}: the engine has changed since the measurement began. Measure it again, and "
+                "do not export to this folder meanwhile."
+            )
         processors = cpu.allowed()  # now: some runtimes pin the thread that loads them
         device_memory = DeviceMemory(engine.device)
         device_memory.begin()
@@ -269,8 +280,7 @@ class Worker:
             WorkerError: a logit is not finite.
         """
         flat = self._flat(rows, logits)
-        if not np.isfinite(flat).all():
-            raise WorkerError("the engine's logits are not finite.")
+        _check_finite(flat)
         return self._task.predict(flat, self._rows.take(rows))
 
     def warm_up(self, workload: Workload, limit_s: float) -> WarmedUp:
@@ -309,7 +319,11 @@ class Worker:
         return WarmedUp(time.perf_counter() - start, len(windows), steady)
 
     def block(self, workload: Workload, offset: float, queries: int, least_s: float, limit_s: float) -> Block:
-        """Time queries back to back: ``queries`` of them and ``least_s``, at most ``limit_s``."""
+        """Time queries back to back: ``queries`` of them and ``least_s``, at most ``limit_s``.
+
+        Raises:
+            WorkerError: an answer is not finite, of the first ones and the last.
+        """
         samples: list[float] = []
         answers: list[tuple[Query, np.ndarray]] = []
         examples = 0
@@ -334,6 +348,7 @@ class Worker:
             None if before is None or after is None else after - before - cpu_s
             for before, after in zip((busy_s, allowed_s), self._busy_s(), strict=True)
         )
+        self._check_finite([*answers, (query, logits)])
         checked, agreed = self._agreement(workload, answers)
         return Block(samples, elapsed, examples, cpu_s, others_s, others_allowed_s, checked, agreed, during)
 
@@ -349,11 +364,15 @@ class Worker:
         A sample is the time from the scheduled arrival, waiting included: a stall delays the queries
         behind it, and the samples show that (no coordinated omission). ``lead`` queries come before those
         that are sampled, as the first ones find an empty queue.
+
+        Raises:
+            WorkerError: an answer is not finite, of the first ones and the last.
         """
         rng = np.random.default_rng([self._seed, seed])
         due = np.cumsum(rng.exponential(1 / rate_per_s, lead + queries))
         samples: list[float] = []
         busy_s = 0.0
+        answers: list[tuple[Query, Arrays]] = []
         stream = self._stream(SINGLE_STREAM, offset)
         start = time.perf_counter()
         for number, arrival in enumerate(due):
@@ -362,15 +381,20 @@ class Worker:
                 if wait > _SPIN_S:  # sleeping wakes late; the last millisecond is spun
                     time.sleep(wait - _SPIN_S)
             begin = time.perf_counter()
-            self._session.infer(query.inputs)
+            out = self._session.infer(query.inputs)
             end = time.perf_counter()
             busy_s += end - begin
+            if len(answers) < _CHECKED_QUERIES:
+                answers.append((query, out))
             if number >= lead:
                 samples.append(end - start - arrival)
                 if end - start > limit_s:
                     break
         elapsed_s = time.perf_counter() - start - (due[lead - 1] if lead else 0.0)
         load = rate_per_s * busy_s / (lead + len(samples))
+        self._check_finite(
+            [(asked, self._task.behavior.logits(given)) for asked, given in (*answers, (query, out))]
+        )
         return Block(samples, float(elapsed_s), len(samples), load=load)
 
     def memory(self) -> MemoryUse:
@@ -425,6 +449,11 @@ class Worker:
                 same = np.abs(answers_now - before) <= 0.01 * float(np.ptp(predictions))
             agreed += int(np.sum(same.reshape(len(rows), -1).all(axis=1)))
         return checked, agreed
+
+    def _check_finite(self, answers: Sequence[tuple[Query, np.ndarray]]) -> None:
+        """Raise :class:`WorkerError` if a logit is not finite; those of padding are not answers."""
+        for query, logits in answers:
+            _check_finite(logits if query.rows is None else self._flat(query.rows, logits))
 
     def _timed(self, workload: Workload, query: Query) -> tuple[float, np.ndarray]:
         if workload.on_device:
@@ -504,6 +533,11 @@ class Worker:
                 "token_type_ids": np.zeros_like(ids),
             }
             yield Query(inputs)
+
+
+def _check_finite(logits: np.ndarray) -> None:
+    if not np.isfinite(logits).all():
+        raise WorkerError("the engine's logits are not finite.")
 
 
 def of_texts(

@@ -279,8 +279,8 @@ SCHEMES: frozenset[str] = frozenset(
     for device in row.schemes.values()
     for names in device.values()
     for scheme in names
-) | {"int8-weights", "int4-weights"}
-"""What effx builds, and weights of few bits, as graphs made elsewhere have them."""
+) | {"fp16-weights", "bf16-weights", "int8-weights", "int4-weights"}
+"""What effx builds, and weights with fewer bits than the arithmetic, as graphs made elsewhere have them."""
 
 
 def get(name: str) -> Backend:

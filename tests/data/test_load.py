@@ -155,6 +155,17 @@ def test_classes_without_rows_are_reported(tmp_path: Path, capsys: pytest.Captur
     assert "no row has the label 0, 2, but classes are numbered from 0" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("written", [("0.0", "1.0"), ("+0", "+1"), ("0", "1.0")])
+def test_classes_that_are_written_otherwise_have_rows(
+    written: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "train.csv").write_text(f"sentence,label\na,{written[0]}\nb,{written[1]}\n")
+    source = DataSource(str(tmp_path), DataSettings.of(task_kind="classification"))
+    task = data.resolve("mine", source)
+    assert task.labels == ("0", "1") and data.load(task, "train", source).labels.tolist() == [0, 1]
+    assert "no row has the label" not in capsys.readouterr().err
+
+
 def test_a_byte_order_mark_is_not_part_of_a_column_name(tmp_path: Path) -> None:
     (tmp_path / "train.csv").write_text("sentence,label\na,0\nb,1\n", encoding="utf-8-sig")
     assert data.load(data.resolve("mine", tmp_path), "train", tmp_path).texts == [("a",), ("b",)]

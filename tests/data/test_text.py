@@ -22,6 +22,8 @@ from effx.errors import DataError
         ("“né”".encode("cp1252"), "cp1252", ("“né”", "cp1252")),
         (b"n\xe9\n\xf0\x9f\x98\x80\na", "utf-8,latin-1",
          ("né\n😀\na", "UTF-8 (1 lines) and Latin-1 (1 lines)")),
+        (b"\xef\xbb\xbfn\xe9\n\xf0\x9f\x98\x80", "utf-8,latin-1",
+         ("né\n😀", "UTF-8 (1 lines) and Latin-1 (1 lines), with byte-order mark")),
         (b"n\xe9 \xf0\x9f\x98\x80", "utf-8,latin-1", ("né 😀", "UTF-8 (0 lines) and Latin-1 (1 lines)")),
     ],
 )  # fmt: skip
@@ -42,6 +44,8 @@ def test_encodings(tmp_path: Path, content: bytes, encoding: str | None, expecte
         (b"a\n\x93n\xe9\x94", "latin-1", "line 2: control characters in Latin-1.*set encoding to cp1252"),
         (b"n\xe9\n\xf0\x9f\x98\x80", "latin-1", "control characters .* set encoding to utf-8,latin-1"),
         ("né".encode("utf-8-sig"), "latin-1", "byte-order mark of UTF-8, but"),
+        ("né".encode("utf-8-sig"), "latin-1,utf-8", "encoding is set to latin-1,utf-8: leave encoding out"),
+        ("né".encode("utf-16"), "utf-16,latin-1", "several bytes per character: it cannot be mixed"),
         (b"a\nb\0c", None, "line 2: NUL characters"),
         (b"n\xe9", "ascii", "line 1: not text in ascii"),
     ],

@@ -18,12 +18,17 @@ from effx import engines
 from effx.artifacts import Checkpoint, Engine
 from effx.errors import EffxError
 from effx.export import export, hub
+from effx.specs.kinds import KINDS
 
 TEXTS = ["a charming and often affecting journey", "dull", "it is what it is, and then some more of it"]
 
 
 def opened(folder: Path, *names: str) -> list[Engine]:
     return [Engine.open(folder / name) for name in names]
+
+
+def changed(engine: Engine, **manifest: Any) -> Engine:
+    return dataclasses.replace(engine, manifest=engine.manifest.model_copy(update=manifest))
 
 
 def test_a_plain_client_gets_the_engines_logits(engines_folder: Path, tmp_path: Path) -> None:
@@ -45,6 +50,38 @@ def test_a_plain_client_gets_the_engines_logits(engines_folder: Path, tmp_path: 
     card = (folder / "README.md").read_text()
     assert "| onnx/model.onnx | fp32 |" in card and "| onnx/model_quantized.onnx | int8-" in card
     assert "OpenVINO is fast with its own int8 file" in card
+    assert "the share of rows with the checkpoint's class" in card
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("classification", "the share of rows with the checkpoint's class"),
+        ("multi-label", "F1 of the engine's pairs of row and label"),
+        ("token-classification", "F1 of the engine's entities"),
+        ("answer-span", "mean F1 of the words"),
+        ("regression", "1 - the mean difference from the checkpoint's numbers"),
+        ("ranking", "share of pairs of candidates in the checkpoint's order"),
+        ("embedding", "1 - the mean difference of the cosines"),
+        ("retrieval", "share of queries whose best document"),
+    ],
+)
+def test_the_card_says_what_the_agreement_of_a_kind_is(kind: str, said: str, engines_folder: Path) -> None:
+    (engine,) = opened(engines_folder, "tiny.int8.onnxruntime")
+    parity = dataclasses.replace(engine.manifest.parity, label_agreement=0.9876, examples=40, inputs="random")
+    engine = changed(
+        engine, parity=parity, task_definition=dataclasses.replace(engine.task, kind=kind, labels=())
+    )
+    card = hub._card("c", {"model.onnx": engine})
+    assert "98.76% on 40 random inputs" in card
+    assert ("share of rows" in card) is (kind == "classification")
+    assert said in card
+    worse = changed(engine, parity=dataclasses.replace(parity, label_agreement=-0.5))
+    assert "below 0% on 40" in hub._card("c", {"model.onnx": worse})
+
+
+def test_every_kind_says_what_its_agreement_is() -> None:
+    assert len({kind.agreement_words for kind in KINDS.values()}) == len(KINDS)
 
 
 def test_openvino_files_are_where_optimum_intel_looks_by_default(
@@ -65,10 +102,6 @@ def test_openvino_files_are_where_optimum_intel_looks_by_default(
     with engines.open(engine.folder) as ours:
         np.testing.assert_allclose(theirs, ours.infer(batch)["logits"], atol=1e-6)
     assert "| openvino_model.xml | fp32 |" in (folder / "README.md").read_text()
-
-
-def changed(engine: Engine, **manifest: Any) -> Engine:
-    return dataclasses.replace(engine, manifest=engine.manifest.model_copy(update=manifest))
 
 
 def test_a_reduction_gets_its_own_folder(engines_folder: Path, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import pytest
 
 from effx.artifacts import Checkpoint, Engine
 from effx.cli import run
+from effx.errors import UsageError
 from effx.export import export_all, plan
 from effx.export.build import Job
 from effx.specs.variants import parse
@@ -44,6 +45,32 @@ def test_several_processes_build_the_same_engines_as_one(
     assert sorted(map(str, wrong)) == sorted(map(str, wrong_too))
     assert sum("has no exits" in str(error) for error in wrong) == 2
     assert sum("does not build fp16" in str(error) for error in wrong) == 2
+
+
+def test_checkpoints_of_one_name_are_refused_before_anything_is_built(
+    checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their engines would be written to the same folders, the second over the first."""
+    monkeypatch.setattr(plan, "_one_by_one", lambda *_: pytest.fail("built"))
+    for folder in ("a", "b"):
+        shutil.copytree(checkpoint.folder, tmp_path / folder / "same")
+    with pytest.raises(UsageError, match="two checkpoints of one name"):
+        export_all([tmp_path / "a", tmp_path / "b"], ["fp32"], out=tmp_path / "engines")
+    assert not (tmp_path / "engines").exists()
+
+
+def test_a_checkpoint_that_is_given_twice_is_built_once(
+    checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(checkpoint.folder, tmp_path / "a" / "same")
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "same").symlink_to(tmp_path / "a" / "same")
+    jobs: list[Job] = []
+    monkeypatch.setattr(
+        plan, "_one_by_one", lambda groups, *_: [jobs.append(job) for group in groups for job in group] and []
+    )
+    export_all([tmp_path / "a", tmp_path / "b"], ["fp32"], out=tmp_path / "engines")
+    assert len(jobs) == 1
 
 
 def children() -> set[int]:

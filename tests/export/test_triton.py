@@ -15,7 +15,9 @@ from effx.artifacts import Checkpoint, Engine
 from effx.cli import run
 from effx.errors import UsageError
 from effx.export import export, triton
+from effx.export.foreign.importing import import_engine
 from effx.host import cpu
+from tests.export.foreign import graphs
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +68,17 @@ def test_openvino_engine_of_fixed_length(schema: Any, checkpoint: Checkpoint, tm
     assert config.backend == "openvino"
     assert [list(entry.dims) for entry in config.input] == [[16]] * 3
     assert not config.parameters
+
+
+def test_a_graph_made_elsewhere_is_refused(tmp_path: Path) -> None:
+    """Its logits may be in another order than the labels, which the host puts right."""
+    graphs.write(tmp_path / "hub", id2label={"0": "POSITIVE", "1": "NEGATIVE"})
+    rows = graphs.write_rows(tmp_path / "rows")
+    engine = import_engine(tmp_path / "hub", "sst2", data_folder=rows, out=tmp_path / "engines")
+    assert engine.runtime.interface is not None and engine.runtime.interface.label_order == (1, 0)
+    with pytest.raises(UsageError, match="it was made elsewhere"):
+        triton.write(engine, tmp_path / "repository")
+    assert not (tmp_path / "repository").exists()
 
 
 @pytest.mark.parametrize(("backend", "key"), [("onnxruntime", "intra_op_thread_count"),

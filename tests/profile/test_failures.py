@@ -20,6 +20,7 @@ from effx.engines import mock
 from effx.engines.mock import MockBehavior
 from effx.errors import ArtifactError, UsageError
 from effx.profile import profile
+from effx.profile.client import WorkerClient
 from effx.profile.worker import check_answer
 from effx.specs.data import DataRecord, DataSettings
 from effx.specs.measurement import MeasurementPlan
@@ -76,6 +77,29 @@ def test_failures_of_engines_are_recorded_and_the_others_are_measured(tmp_path: 
     assert "expected schema" in reasons["empty"]
     assert "nowhere" in reasons["rowless"]
     assert not [reason for reason in reasons.values() if str(tmp_path) in reason]
+
+
+def test_an_engine_that_is_replaced_during_the_session_fails(
+    tmp_path: Path, rows: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its worker is unloaded and loaded again; what is in the folder now is not what was scored."""
+    engines = write(tmp_path / "engines", rows, a=MockBehavior(), b=MockBehavior(seed=1))
+    real, blocks = WorkerClient.request, []
+
+    def request(self: WorkerClient, name: str, **arguments: object) -> object:
+        if name == "block":
+            blocks.append(name)
+            if len(blocks) == 3:
+                shutil.rmtree(engines / "a")
+                write(engines, rows, a=MockBehavior(seed=2))
+        return real(self, name, **arguments)
+
+    monkeypatch.setattr(WorkerClient, "request", request)
+    runs, errors = profile([engines], out=tmp_path / "r", plan=PLAN.replace(resident=1), meter="none")
+    assert [run.name for run in runs] == ["b"]
+    assert "a: the engine has changed since the measurement began" in str(errors[0])
+    _, (failure,) = results.read([tmp_path / "r"])
+    assert failure.name == "a" and "changed" in failure.failure
 
 
 def test_a_session_without_a_usable_engine_is_refused(tmp_path: Path, rows: Path) -> None:

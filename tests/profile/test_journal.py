@@ -94,6 +94,43 @@ def test_complete_rounds_are_kept_and_the_rest_is_measured(
         assert run.session == session
 
 
+@pytest.mark.parametrize("at", [(4, 4), (16, 3)])  # a block of single queries; an energy window
+def test_a_round_that_was_interrupted_twice_counts_once(
+    engines: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: tuple[int, int]
+) -> None:
+    """Its first engine was measured by two processes, of which the second completed the round."""
+    out = tmp_path / "r"
+    with monkeypatch.context() as patch:
+        interrupt(patch, "block", at[0])
+        with pytest.raises(KeyboardInterrupt):
+            profile([engines], out=out, plan=PLAN, meter="model:10")
+    session = interrupted(out)
+    with monkeypatch.context() as patch:
+        interrupt(patch, "block", at[1])
+        with pytest.raises(KeyboardInterrupt):
+            resume(session, out=out)
+    entries = journal.read(out / journal.FOLDER / f"{session}.jsonl").entries
+    measured = [
+        (entry.engine, entry.step, entry.workload, entry.round)
+        for entry in entries
+        if entry.step in ("block", "window")
+    ]
+    assert len(set(measured)) < len(measured)
+    kept = {
+        (entry.engine, entry.workload.name, entry.round): [round(s, 9) for s in entry.block.samples_s]
+        for entry in entries  # a later entry of a round replaces the earlier one
+        if entry.block is not None and entry.workload is not None
+    }
+    runs, errors = resume(session, out=out)
+    assert not errors and [run.name for run in runs] == ["a", "b"]
+    for number, run in enumerate(runs):
+        single, cell = run.workloads
+        assert single.rounds == [0, 1, 2, 3] and cell.rounds == [0, 1, 2]
+        assert single.blocks_s[0] == kept[number, single.workload.name, 0]
+        assert single.blocks_s[1] == kept[number, single.workload.name, 1]
+        assert len(single.energy.windows) == PLAN.windows
+
+
 def test_a_session_without_interruption_leaves_no_journal(engines: Path, tmp_path: Path) -> None:
     runs, _ = profile([engines], out=tmp_path / "r", plan=PLAN, meter="none")
     assert [path.suffix for path in (tmp_path / "r").iterdir()] == [".json", ".json"]

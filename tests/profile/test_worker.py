@@ -14,11 +14,12 @@ import pytest
 
 from effx.artifacts import Checkpoint, Engine, seal
 from effx.encoding import Encoded, Encoder
-from effx.errors import ArtifactError
-from effx.export import export
+from effx.engines.mock import MockBehavior, MockSession
+from effx.errors import ArtifactError, WorkerError
+from effx.export import export, parity
 from effx.profile import worker as module
 from effx.profile.worker import Worker, of_texts, spread
-from effx.specs.tasks import TASKS
+from effx.specs.tasks import TASKS, Task
 from effx.specs.workloads import FROM_TEXT, SINGLE_STREAM, Workload, grid, offline
 
 OFFLINE = offline(32)
@@ -49,6 +50,36 @@ def built(monkeypatch: pytest.MonkeyPatch, rows: int = 872, session: Timed | Non
         SimpleNamespace(**dict.fromkeys(("perf_counter", "process_time", "monotonic"), lambda: clock.now)),
     )
     return worker
+
+
+@pytest.mark.parametrize("good", [0, 3, 119])  # of 120 queries; 100 answers are kept, and the last
+def test_queries_whose_answers_are_not_finite_have_no_latency(good: int) -> None:
+    """No prediction is compared in cells of the grid and while queries arrive; an answer is needed anyway."""
+    rows = parity.random_rows(40, 100, 12, 0)
+
+    def worker(nan_after: int | None) -> Worker:
+        return Worker(MockSession(MockBehavior(nan_after=nan_after)), rows, TASKS["sst2"], longest=64)
+
+    assert len(worker(None).block(grid(4, 16), 0.0, 120, 0.0, 60.0).samples_s) == 120
+    assert len(worker(None).serve(1e6, 0.0, 120, 60.0, 0).samples_s) == 120
+    with pytest.raises(WorkerError, match="logits are not finite"):
+        worker(good).block(grid(4, 16), 0.0, 120, 0.0, 60.0)
+    with pytest.raises(WorkerError, match="logits are not finite"):
+        worker(good).serve(1e6, 0.0, 120, 60.0, 0)
+
+
+def test_padding_may_be_anything() -> None:
+    """Logits of padding are no answers."""
+    task = Task("tags", "token-classification", ("tokens",), ("O", "B-x", "I-x"), ("entity_f1",))
+    rows = parity.random_rows(40, 100, 12, 0, form="words")
+
+    class PaddedWithNan(MockSession):
+        def infer(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+            mask = inputs["attention_mask"][:, :, None]
+            return {"logits": np.where(mask, np.eye(3)[inputs["input_ids"] % 3], np.nan)}
+
+    worker = Worker(PaddedWithNan(MockBehavior()), rows, task, longest=64)
+    assert len(worker.block(OFFLINE, 0.0, 2, 0.0, 60.0).samples_s) == 2
 
 
 def test_from_text_the_tokenizer_is_part_of_the_latency(monkeypatch: pytest.MonkeyPatch) -> None:

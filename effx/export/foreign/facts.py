@@ -15,6 +15,9 @@ class TensorFacts:
     """NumPy's name, such as ``int64``."""
     shape: tuple[int | None, ...] | None
     """None for a dimension: any size. None instead of a shape: not stated."""
+    computed_by: str = ""
+    """Of an output: the operation whose values it has, such as ``MatMul`` or ``Sigmoid``, views and casts
+    left out; empty: unknown."""
 
     @property
     def text(self) -> str:
@@ -32,8 +35,8 @@ class Arithmetic:
     precision: str
     """fp32, fp16, bf16 or int8; int8 if most of the products are computed in integers."""
     scheme: str
-    """How: the precision, ``int8-dynamic`` or ``int8-static``, or ``int8-weights`` and the like where weights
-    are stored with fewer bits than the arithmetic has."""
+    """How: the precision, ``int8-dynamic`` or ``int8-static``, or ``int8-weights``, ``fp16-weights`` and the
+    like where weights are stored with fewer bits than the arithmetic has."""
     products: int
     """Matrix products with weights."""
     integer_products: int

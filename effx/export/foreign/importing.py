@@ -92,11 +92,13 @@ def import_engine(
         data_folder = data.locate(data_folder, compared.task, compared.data)
     source = _understood(Path(model), task, tokenizer, data_folder, compared, settings)
     target = Path(out) / f"{_name(source.files, name)}.{source.variant}.{source.files.backend}"
+    measured = None
     with Engine.create(target, overwrite=overwrite) as draft:
         _copy(source, draft.folder)
         with engines.open_unchecked(draft.folder, source.files.backend, source.runtime) as session:
             _try(source, session, draft.folder, data_folder)
-            measured = None if compared is None else _compared(source, session, compared, data_folder)
+            if compared is not None:
+                measured = _compared(source, session, draft.folder, compared, data_folder)
         if measured is not None and not measured.passed and not keep_failed:
             raise GateError(
                 f"{target.name}: its answers are not those of {compared and compared.name}: logits differ by "
@@ -280,8 +282,7 @@ def _check_types(source: _Source, encoded: Encoded) -> None:
 
 def _rows(source: _Source, folder: Path, data_folder: DataLocation) -> Encoded:
     """Return a few encoded validation rows of the task; random ids where there are none."""
-    of_queries = source.task.behavior.form == "documents"
-    encoder = Encoder(folder, source.max_length, form="documents" if of_queries else "texts")
+    encoder = Encoder(folder, source.max_length, form=source.task.behavior.form)
     try:
         rows = data.load_to_measure(source.task, data_folder).limit(_TRIAL_ROWS)
     except (DataError, MissingExtraError):
@@ -326,15 +327,30 @@ def _logits(source: _Source, session: Session, encoded: Encoded, rows: list[int]
     return np.concatenate([values.reshape(len(rows), -1) for values in out.values()], axis=1)
 
 
-def _compared(source: _Source, session: Session, checkpoint: Checkpoint, data_folder: DataLocation) -> Parity:
-    """Measure the engine's parity with a checkpoint; needs PyTorch."""
+def _compared(
+    source: _Source, session: Session, folder: Path, checkpoint: Checkpoint, data_folder: DataLocation
+) -> Parity:
+    """Measure the engine's parity with a checkpoint; needs PyTorch.
+
+    Raises:
+        UsageError: the tokenizer in the engine's ``folder`` encodes texts unlike the checkpoint's.
+    """
     need("train", "torch", "transformers")
     from effx.export.source import ExportSource
     from effx.specs import variants
 
     variant = replace(variants.parse(source.variant), text=source.variant)
-    with scratch.folder("import") as folder:
-        reference = ExportSource(checkpoint, folder, data_folder).reference(variant)
+    with scratch.folder("import") as temporary:
+        of_checkpoint = ExportSource(checkpoint, temporary, data_folder)
+        types = "token_type_ids" in source.interface.inputs.values()
+        if (text := of_checkpoint.encoded_differently(folder, variant, types=types)) is not None:
+            raise UsageError(
+                f"{source.files.tokenizer}: its tokenizer encodes texts unlike that of {checkpoint.name}, "
+                f"such as '{one_line(text, 60)}': it is not the tokenizer of this checkpoint. Without a "
+                "checkpoint to compare with, the graph can be imported with this tokenizer.",
+                settings=("tokenizer", "checkpoint"),
+            )
+        reference = of_checkpoint.reference(variant)
         arithmetic = source.facts.arithmetic
         precision = parity.precision_of(arithmetic.scheme, arithmetic.precision)
         return parity.measure(reference, session, source.task, precision)

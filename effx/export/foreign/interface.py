@@ -20,6 +20,8 @@ _ALIASES: dict[str, tuple[str, ...]] = {
 }
 _INTEGERS = ("int64", "int32")
 _FLOATS = ("float32", "float16", "bfloat16")
+_PROBABILITIES = ("sigmoid", "softmax", "logsoftmax", "hardsigmoid")
+"""Operations, in lower case, behind which 0 no longer separates the labels that are set from the others."""
 
 
 def interface(
@@ -111,7 +113,11 @@ def _inputs(tensors: Sequence[TensorFacts], settings: ForeignSettings) -> dict[s
 
 
 def _logits(tensors: Sequence[TensorFacts], task: Task, settings: ForeignSettings) -> TensorFacts:
-    """Return the output with the logits [rows, outputs]."""
+    """Return the output with the logits [rows, outputs].
+
+    Probabilities are refused where predictions depend on the sign of logits. Of classes, the largest
+    probability is that of the largest logit; of one value, the graph's answer is the prediction.
+    """
     wanted = settings.logits_output
     if wanted is not None:
         chosen = [tensor for tensor in tensors if tensor.name == wanted]
@@ -131,6 +137,13 @@ def _logits(tensors: Sequence[TensorFacts], task: Task, settings: ForeignSetting
     if not _may_be_logits(output):
         raise UsageError(
             f"output {output.text} is not logits: expected numbers [rows, {task.outputs}].",
+            settings="logits_output",
+        )
+    if task.kind == "multi-label" and output.computed_by.casefold() in _PROBABILITIES:
+        raise UsageError(
+            f"output {output.text} has probabilities ({output.computed_by}), not logits: a label of task "
+            f"{task.name} is predicted where its logit is above 0. Export the graph without "
+            f"{output.computed_by}, or state the output that has the logits.",
             settings="logits_output",
         )
     width = None if output.shape is None else output.shape[1]

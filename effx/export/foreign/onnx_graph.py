@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +67,9 @@ def read(path: Path) -> GraphFacts:
     inputs = tuple(_tensor(entry) for entry in model.graph.input if entry.name not in graph.weights)
     return GraphFacts(
         inputs=inputs,
-        outputs=tuple(_tensor(entry) for entry in model.graph.output),
+        outputs=tuple(
+            replace(_tensor(entry), computed_by=_operation(entry.name, graph)) for entry in model.graph.output
+        ),
         arithmetic=_arithmetic(kinds),
         parameters=sum(_size(entry) for entry in graph.weights.values() if entry.data_type in _WEIGHTS),
         weights_per_token=elements,
@@ -139,14 +141,19 @@ def _products(graph: _GraphNodes) -> tuple[dict[str, int], int]:
 
 
 def _arithmetic(kinds: dict[str, int]) -> Arithmetic:
-    """Return the arithmetic of the products with weights."""
+    """Return the arithmetic of the products with weights.
+
+    ONNX Runtime's CPU provider has no matrix products in fp16 and bf16: it casts, and computes in fp32.
+    """
     products = sum(kinds.values())
     integer = sum(count for kind, count in kinds.items() if kind in ("int8-dynamic", "int8-static"))
     if 2 * integer > products:
         scheme = max(("int8-dynamic", "int8-static"), key=lambda kind: kinds.get(kind, 0))
         return Arithmetic("int8", scheme, products, integer)
     scheme = max(kinds, key=lambda kind: kinds[kind], default="fp32")
-    return Arithmetic(scheme if scheme in _FLOATS.values() else "fp32", scheme, products, integer)
+    if scheme in ("fp16", "bf16"):
+        scheme = f"{scheme}-weights"
+    return Arithmetic("fp32", scheme, products, integer)
 
 
 def _product(node: onnx.NodeProto, graph: _GraphNodes) -> tuple[str | None, onnx.TensorProto | None]:
@@ -184,6 +191,17 @@ def _source(name: str, graph: _GraphNodes) -> tuple[onnx.TensorProto | None, boo
         quantized = quantized or node.op_type == "DequantizeLinear"
         name = node.input[0]
     return graph.weights[name], quantized
+
+
+def _operation(name: str, graph: _GraphNodes) -> str:
+    """Return the operation whose values an output has, views and casts left out; empty: there is none."""
+    seen = set[str]()
+    while (node := graph.produced.get(name)) is not None and node.op_type in _VIEWS and node.input:
+        if name in seen:
+            return ""
+        seen.add(name)
+        name = node.input[0]
+    return "" if node is None else str(node.op_type)
 
 
 def _embedding_rows(graph: _GraphNodes, inputs: set[str]) -> dict[str, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ _LOW_BITS = {"i8": "int8-weights", "u8": "int8-weights", "i4": "int4-weights", "
 _WEIGHTS = {"f32", "f16", "bf16", *_LOW_BITS}
 _VIEWS = ("Convert", "Transpose", "Reshape", "Multiply", "Subtract", "Squeeze", "Unsqueeze")
 """Between a constant and its product: conversion, and decompression by scale and zero point."""
+_SAME_VALUES = ("Result", "Identity", "Convert", "Transpose", "Reshape", "Squeeze", "Unsqueeze")
+"""Between an output and the operation that computes its values."""
 
 
 def read(path: Path) -> GraphFacts:
@@ -50,7 +53,7 @@ def read(path: Path) -> GraphFacts:
     precision = "int8" if scheme == "int8-static" else "fp32"
     return GraphFacts(
         inputs=tuple(_tensor(entry) for entry in model.inputs),
-        outputs=tuple(_tensor(entry) for entry in model.outputs),
+        outputs=tuple(replace(_tensor(entry), computed_by=_operation(entry)) for entry in model.outputs),
         arithmetic=Arithmetic(precision, scheme, products, integer),
         parameters=parameters,
         weights_per_token=elements,
@@ -58,6 +61,14 @@ def read(path: Path) -> GraphFacts:
         producer=_producer(model),
         files=(path.name, weights),
     )
+
+
+def _operation(output: Any) -> str:
+    """Return the operation whose values an output of the model has, views and casts left out."""
+    node = output.get_node()
+    while node.get_type_name() in _SAME_VALUES:
+        node = node.input_value(0).get_node()
+    return str(node.get_type_name())
 
 
 def _embedding_rows(model: Any) -> dict[str, int]:

@@ -267,6 +267,7 @@ ANSWER_SPAN = TaskKind(
     pipeline="question-answering",
     check_rows=_check_rows,
     agreement=_agreement,
+    agreement_words="the mean F1 of the words of the engine's answer and the checkpoint's",
     least_agreement_of_int8=0.85,  # answers of nearly equal scores, with a word more or less, change places
     constant=_constant,
     gates=frozenset({"metric"}),

@@ -228,5 +228,6 @@ CLASSIFICATION = TaskKind(
     restore=_restore,
     predict=lambda logits: np.asarray(np.argmax(logits, axis=-1)),
     agreement=lambda expected, classes: float(np.mean(expected == classes)),
+    agreement_words="the share of rows with the checkpoint's class",
     constant=_constant,
 )

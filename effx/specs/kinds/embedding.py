@@ -83,6 +83,7 @@ EMBEDDING = TaskKind(
     pair_example=EXAMPLE,
     check_rows=_check_rows,
     agreement=_agreement,
+    agreement_words="1 - the mean difference of the cosines of pairs",
     constant=lambda train, labels: Constant(np.array(0.0), "the same cosine"),
     agreement_metrics=("agreement_spearman", "agreement_pearson"),
     has_classes=False,

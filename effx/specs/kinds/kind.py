@@ -145,6 +145,8 @@ class TaskKind:
     agreement: Callable[[np.ndarray, np.ndarray], float]
     """Predictions of a checkpoint and of its engine -> how far they agree, 1: the same; compared with the
     parity gate's ``label_agreement``."""
+    agreement_words: str
+    """What ``agreement`` is, in words, for readers of a model card."""
     least_agreement_of_int8: float | None = None
     """Agreement of an int8 or fp8 engine that is enough, where the limit for classes is too strict and the
     metric's loss is limited too; None: that of classes."""

@@ -12,7 +12,10 @@ The form is that of all rows of a file. JSON stores the numbers of a row's label
 from __future__ import annotations
 
 import ast
+import io
+import itertools
 import json
+import tokenize
 from collections.abc import Sequence
 from typing import Any
 
@@ -48,13 +51,14 @@ def lists_of(values: Sequence[Any], where: Where) -> list[list[str]]:
     """Return lists of labels as texts.
 
     Raises:
-        DataError: a value is not a list, or has something else than names, numbers, 0 and 1.
+        DataError: a value is not a list, has something else than names, numbers, 0 and 1, or names without
+            commas between them.
     """
     return [_list(value, index, where) for index, value in enumerate(values)]
 
 
 def _list(value: Any, index: int, where: Where) -> list[str]:
-    entries = _parsed(value) if isinstance(value, str) else value
+    entries = _parsed(value, index, where) if isinstance(value, str) else value
     if not isinstance(entries, list | tuple):
         raise DataError(
             f"{where(index)}: the label is {short(value) or 'empty'}: expected a list of labels, as in the "
@@ -63,16 +67,38 @@ def _list(value: Any, index: int, where: Where) -> list[str]:
     return [_entry(entry, value, index, where) for entry in entries]
 
 
-def _parsed(text: str) -> Any:
-    """Return what a text is as JSON, or as Python writes it; None: neither."""
-    for parse, errors in ((json.loads, ValueError), (ast.literal_eval, (ValueError, SyntaxError))):
-        try:
-            return parse(text.strip())
-        except errors:
-            continue
-        except (RecursionError, MemoryError):
-            return None
-    return None
+def _parsed(text: str, index: int, where: Where) -> Any:
+    """Return what a text is as JSON, or as Python writes it; None: neither.
+
+    Raises:
+        DataError: names without commas between them, which Python joins to one name.
+    """
+    text = text.strip()
+    try:
+        return json.loads(text)
+    except (RecursionError, MemoryError):
+        return None
+    except ValueError:
+        pass
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
+        return None
+    if _lacks_commas(text):
+        shown = short(" ".join(text.split()))
+        raise DataError(
+            f"{where(index)}: the label is {shown}: names of labels need commas between them, as in "
+            '["a", "b"]. NumPy writes arrays without commas: write lists (array.tolist()).'
+        )
+    return value
+
+
+def _lacks_commas(text: str) -> bool:
+    """Return whether texts of a list that Python can read follow each other without a comma."""
+    ignored = (tokenize.NL, tokenize.COMMENT)
+    tokens = tokenize.generate_tokens(io.StringIO(text).readline)
+    kinds = [token.type for token in tokens if token.type not in ignored]
+    return any(pair == (tokenize.STRING, tokenize.STRING) for pair in itertools.pairwise(kinds))
 
 
 def _entry(entry: Any, value: Any, index: int, where: Where) -> str:
@@ -194,6 +220,7 @@ MULTI_LABEL = TaskKind(
     restore=_restore,
     predict=lambda logits: np.asarray(logits > 0),
     agreement=_agreement,
+    agreement_words="the F1 of the engine's pairs of row and label against the checkpoint's",
     constant=_constant,
     label_scores=lambda labels, predictions, names: dict(
         zip(names, label_f1(labels, predictions), strict=True)

@@ -176,6 +176,7 @@ RANKING = TaskKind(
     pair_example=EXAMPLE,
     check_rows=_check_rows,
     agreement=_agreement,
+    agreement_words="the share of pairs of candidates in the checkpoint's order, mean over the queries",
     constant=lambda train, labels: Constant(np.array(0.0), "the same score", of_each=True),
     has_classes=False,
     pipeline="text-ranking",

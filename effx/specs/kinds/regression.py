@@ -66,6 +66,7 @@ REGRESSION = TaskKind(
     match_head=_match_head,
     predict=lambda logits: np.asarray(logits[:, 0], dtype=np.float64),
     agreement=_agreement,
+    agreement_words="1 - the mean difference from the checkpoint's numbers, in standard deviations",
     constant=_constant,
     agreement_metrics=("agreement_pearson", "agreement_spearman"),
     has_classes=False,

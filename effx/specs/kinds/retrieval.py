@@ -167,6 +167,7 @@ RETRIEVAL = TaskKind(
     of_numbers=True,
     numbers=_numbers,
     agreement=_agreement,
+    agreement_words="the share of queries whose best document is among the engine's ten best",
     has_classes=False,
     pipeline=EMBEDDING.pipeline,
     gates=frozenset({"metric", "cosine"}),

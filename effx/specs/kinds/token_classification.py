@@ -224,6 +224,7 @@ TOKEN_CLASSIFICATION = TaskKind(
     gates=frozenset({"classes", "metric"}),  # not recall: the words of a row are not independent
     check_rows=_check_rows,
     agreement=_agreement,
+    agreement_words="the F1 of the engine's entities against the checkpoint's",
     agreement_metrics=("agreement",),
     label_scores=_label_scores,
     task_labels=_task_labels,

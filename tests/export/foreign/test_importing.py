@@ -8,33 +8,41 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
+import openvino
 import pytest
 import torch
-from onnx import helper
+from onnx import helper, numpy_helper
 from onnxruntime.quantization import quantize_dynamic
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from effx import data, engines
+from effx import data, engines, files
 from effx.analysis import wording
 from effx.analysis.baseline import baseline_of
 from effx.analysis.check import check
 from effx.analysis.recommend import recommend
 from effx.analysis.recommendation import Recommendation
 from effx.analysis.techniques import Technique, technique
-from effx.artifacts import Checkpoint, Engine
+from effx.artifacts import Checkpoint, Engine, seal
 from effx.encoding import Encoder
 from effx.errors import ArtifactError, GateError, UsageError
+from effx.export import graph, parity, verify
 from effx.export.foreign import onnx_graph
 from effx.export.foreign.importing import import_engine
+from effx.export.graph import TraceShape
+from effx.export.source import ExportSource
+from effx.models import checkpoints
 from effx.profile import profile
 from effx.quiet import quiet
 from effx.report import tables
 from effx.results import find
 from effx.specs.constraints import CheckSettings, Constraints, RecommendSettings
-from effx.specs.data import DataSource
+from effx.specs.data import DataSettings, DataSource
 from effx.specs.foreign import ForeignSettings
+from effx.specs.variants import parse
 from tests import cache as caches
-from tests.conftest import QUICK
+from tests.conftest import QUICK, write_rows
+from tests.export.foreign import graphs
 
 
 def rows_of(checkpoint: Checkpoint) -> DataSource | None:
@@ -64,7 +72,6 @@ def foreign(cache: caches.Cache, checkpoint: Checkpoint) -> Path:
 
     def build(folder: Path) -> None:
         import nncf
-        import openvino
 
         model = AutoModelForSequenceClassification.from_pretrained(checkpoint.folder)
         model.classifier.weight.data = model.classifier.weight.data.flip(0)
@@ -140,6 +147,37 @@ def test_answers_are_those_of_the_model_in_the_order_of_the_task(
     ]
     if scheme == "fp32" and "onnx" in name:
         np.testing.assert_allclose(answers, logits[:, ::-1], atol=1e-5)
+
+
+def test_weights_in_fp16_are_computed_in_fp32_on_the_cpu(
+    checkpoint: Checkpoint, foreign: Path, tmp_path: Path
+) -> None:
+    """ONNX Runtime itself says in which type it multiplies, in the graph that it optimized."""
+    folder = Path(shutil.copytree(foreign / "hub", tmp_path / "half"))
+    for name in ("model.onnx", "model_quantized.onnx"):
+        (folder / name).unlink()
+    graph.write(checkpoints.load(checkpoint), folder / "model.onnx", TraceShape(dtype=torch.float16))
+    settings = ForeignSettings(labels=checkpoint.task.labels)
+    engine = import_engine(folder, "sst2", checkpoint=checkpoint.folder, settings=settings, out=tmp_path)
+    assert (engine.name, engine.manifest.scheme) == ("half.fp32.onnxruntime", "fp16-weights")
+    assert (engine.manifest.precision, engine.runtime.precision) == ("fp32", "fp32")
+    assert engine.manifest.parity is not None and engine.manifest.parity.max_abs_diff > 1e-6
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+    options.log_severity_level = 3
+    onnxruntime.InferenceSession(folder / "model.onnx", options, providers=["CPUExecutionProvider"])
+    optimized = onnx.load(tmp_path / "optimized.onnx")
+    types = {entry.name: entry.data_type for entry in optimized.graph.initializer}
+    products = [node for node in optimized.graph.node if node.op_type in ("MatMul", "Gemm", "FusedMatMul")]
+    used = {types[name] for node in products for name in node.input if name in types}
+    assert used == {onnx.TensorProto.FLOAT}
+
+
+def test_weights_are_compared_with_the_tolerance_of_their_type() -> None:
+    assert parity.precision_of("fp16-weights", "fp32") == "fp16"
+    assert parity.precision_of("bf16-weights", "fp32") == "bf16"
+    assert parity.precision_of("int4-weights", "fp32") == "int8"
+    assert parity.precision_of("fp32", "fp32") == "fp32"
 
 
 def test_it_is_measured_beside_the_engines_of_effx(
@@ -218,6 +256,131 @@ def test_a_wrong_order_of_labels_fails_the_parity_gate(
         hub, "sst2", checkpoint=checkpoint.folder, settings=settings, out=tmp_path, keep_failed=True
     )
     assert not kept.parity_passed
+
+
+def test_scores_of_candidates(tmp_path: Path) -> None:
+    """A row is a query with several candidates, and the graph reads pairs."""
+    graphs.write(tmp_path / "hub", graphs.classifier(labels=1))
+    pairs = [("good film", "dull"), ("good film", "film"), ("film", "fine fine"), ("film", "film")]
+    rows = [
+        {"query": query, "passage": passage, "label": number % 2}
+        for number, (query, passage) in enumerate(pairs)
+    ]
+    for split in ("train", "validation"):
+        write_rows(tmp_path / "rows" / f"{split}.jsonl", rows)
+    source = DataSource(str(tmp_path / "rows"), DataSettings.of(task_kind="ranking"))
+    engine = import_engine(tmp_path / "hub", "passages", data_folder=source, out=tmp_path)
+    scores = predicted(engine, data.load(engine.task, "validation", source).texts)
+    assert [list(row) for row in scores] == [[2.0, 1.0], [2.0, 0.0]]  # words that the table has as 1
+
+
+def test_vectors_of_texts(tmp_path: Path) -> None:
+    """The texts of a row are read one by one: no token is of the second text of a pair."""
+    model = graphs.classifier(labels=3, extra_inputs=("token_type_ids",))
+    model.graph.node.append(helper.make_node("Gather", ["types", "token_type_ids"], ["unused"]))
+    model.graph.initializer.append(numpy_helper.from_array(np.ones((1, 3), np.float32), "types"))
+    model.graph.node[5].output[0] = model.graph.output[0].name = "sentence_embedding"
+    graphs.write(tmp_path / "hub", model)
+    pairs = [("good", "fine film"), ("good", "bad"), ("good bad", "good")]
+    rows = [{"sentence1": one, "sentence2": two, "label": number} for number, (one, two) in enumerate(pairs)]
+    for split in ("train", "validation"):
+        write_rows(tmp_path / "rows" / f"{split}.jsonl", rows)
+    source = DataSource(str(tmp_path / "rows"), DataSettings.of(task_kind="embedding"))
+    engine = import_engine(tmp_path / "hub", "alike", data_folder=source, out=tmp_path)
+    cosines = predicted(engine, data.load(engine.task, "validation", source).texts)
+    np.testing.assert_allclose(cosines.astype(float), [1.0, 0.0, 1 / np.sqrt(2)], atol=1e-6)
+
+
+def predicted(engine: Engine, texts: list[tuple[str, ...]]) -> np.ndarray:
+    """Return an engine's predictions of rows, from one batch of all sequences."""
+    encoded = Encoder(engine.folder, engine.max_length, form=engine.task.behavior.form)(texts)
+    with engines.open(engine) as session:
+        out = session.infer(encoded.batch(range(len(encoded))))
+    return engine.task.predict(engine.task.behavior.logits(out), encoded)
+
+
+@pytest.mark.parametrize("names", [("ids", "mask"), ("input_ids:0", "attention_mask:0"), ("input_ids", None)])
+def test_inputs_of_openvino_graphs_have_any_name(names: tuple[str, str | None], tmp_path: Path) -> None:
+    model = graphs.classifier()
+    if names[1] is None:  # padding has a row of zeros in the table
+        del model.graph.node[1:4], model.graph.input[1]
+        model.graph.node[1].input[0] = "vectors"
+    path = graphs.write(tmp_path / "hub", model)
+    converted = openvino.Core().read_model(path)
+    for entry, name in zip(converted.inputs, names, strict=False):
+        entry.get_tensor().set_names({name})
+        entry.get_node().set_friendly_name(name)
+    openvino.save_model(converted, path.with_suffix(".xml"))
+    path.unlink()
+    rows = graphs.write_rows(tmp_path / "rows")
+    engine = import_engine(tmp_path / "hub", "sst2", data_folder=rows, out=tmp_path)
+    assert list(engine.runtime.interface.inputs) == [name for name in names if name]
+    answers = predicted(engine, [(text,) for text, _ in graphs.ROWS])
+    assert [engine.task.labels[number] for number in answers] == [label for _, label in graphs.ROWS]
+
+
+def exchange_words(path: Path) -> None:
+    """Give every word of a tokenizer the id of the next one."""
+    content = json.loads(path.read_text())
+    vocabulary = content["model"]["vocab"]
+    words = [word for word in vocabulary if not word.startswith("[")]
+    numbers = [vocabulary[word] for word in words]
+    vocabulary |= dict(zip(words, numbers[1:] + numbers[:1], strict=True))
+    path.write_text(json.dumps(content))
+
+
+def test_the_tokenizer_is_compared_with_that_of_the_checkpoint(
+    hub: Path, foreign: Path, checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    """The gate runs both models on the same ids; the engine is used with its own tokenizer."""
+    good = import_engine(hub, "sst2", checkpoint=checkpoint.folder, out=tmp_path, name="good")
+    exchange_words(hub / "tokenizer.json")
+    with pytest.raises(UsageError, match="its tokenizer encodes texts unlike that of tiny, such as '.+'"):
+        import_engine(hub, "sst2", checkpoint=checkpoint.folder, out=tmp_path, name="bad")
+    # also where there are no rows
+    assert import_engine(hub, "sst2", data_folder=rows_of(checkpoint), out=tmp_path, name="bad").folder
+    source = ExportSource(checkpoint, tmp_path)
+    source.__dict__["rows"] = None
+    assert source.encoded_differently(good.folder, parse("fp32")) is None
+    assert source.encoded_differently(hub, parse("fp32"))
+    # in an engine that was imported before
+    shutil.copyfile(hub / "tokenizer.json", good.folder / "tokenizer.json")
+    manifest = json.loads((good.folder / "engine.json").read_text())
+    manifest["files"]["tokenizer.json"] = files.sha256(hub / "tokenizer.json")
+    (good.folder / "engine.json").write_text(json.dumps(seal(Engine, manifest)))
+    with pytest.raises(ArtifactError, match="its tokenizer encodes texts unlike that of tiny"):
+        verify([good.folder], checkpoint.folder.parent)
+
+
+@pytest.mark.parametrize("operation", ["Sigmoid", "Softmax"])
+@pytest.mark.parametrize("suffix", [".onnx", ".xml"])
+def test_probabilities_are_no_logits_of_several_labels(operation: str, suffix: str, tmp_path: Path) -> None:
+    """All are above 0, so every label would be predicted for every row; of classes, the largest stays."""
+    model = graphs.classifier()
+    model.graph.node.append(helper.make_node(operation, ["logits"], ["raw"]))
+    model.graph.node.append(helper.make_node("Identity", ["raw"], ["probabilities"]))
+    model.graph.output[0].name = "probabilities"
+    path = graphs.write(tmp_path / "hub", model, id2label={"0": "joy", "1": "fear"})
+    if suffix == ".xml":
+        openvino.save_model(openvino.Core().read_model(path), path.with_suffix(suffix))
+        path.unlink()
+    rows = [{"text": "good film", "labels": labels} for labels in (["joy"], ["fear"], [])]
+    for split in ("train", "validation"):
+        write_rows(tmp_path / "several" / f"{split}.jsonl", rows * 8)
+        write_rows(tmp_path / "one" / f"{split}.jsonl", [{**row, "labels": name} for row in rows[:2]
+                                                         for name in row["labels"]] * 8)  # fmt: skip
+    with pytest.raises(UsageError, match=rf"has probabilities \({operation}\), not logits: a label of task"):
+        import_engine(tmp_path / "hub", "moods", data_folder=tmp_path / "several", out=tmp_path)
+    engine = import_engine(tmp_path / "hub", "mood", data_folder=tmp_path / "one", out=tmp_path)
+    assert engine.task.labels == ("fear", "joy") and engine.runtime.interface.label_order == (1, 0)
+    settings = ForeignSettings(logits_output="logits")
+    if suffix == ".onnx":  # the output with the logits can be stated
+        logits = helper.make_tensor_value_info("logits", onnx.TensorProto.FLOAT, ["rows", 2])
+        model.graph.output.append(logits)
+        onnx.save(model, path)
+        assert import_engine(
+            path, "moods", data_folder=tmp_path / "several", out=tmp_path, settings=settings, name="stated"
+        ).runtime.interface.outputs == {"logits": "logits"}
 
 
 def test_inputs_and_outputs_are_asked_for_when_unclear(

@@ -39,6 +39,7 @@ def encoded(*values: object, labels: tuple[str, ...] = NAMES) -> list[list[int]]
         ('["joy", "anger"]', "[]", "['fear']"),
         ("[1, 0, 1]", " [0, 0, 0]", "[0,1,0]"),
         (("joy", " anger "), (), ("fear",)),
+        (("['joy'\n, 'anger',]"), "[ ]", "[ 'fear' ]"),
     ],
 )
 def test_each_form_of_labels_gives_the_same_sets(values: tuple[object, ...]) -> None:
@@ -67,6 +68,8 @@ def test_labels_are_the_same_by_name_by_number_and_as_bits(bits: list[list[bool]
         (([[0]],), "row 1: the label is .*: expected names or numbers of labels in the list"),
         (([0.5, 0.5, 0.0],), "row 1: the label .*: expected names or numbers"),
         (([0, 1, 0], [0, 1]), "row 1: label 'anger' occurs twice"),
+        (("['joy', 'fear']", "['joy' 'fear']"), "row 2: .*names of labels need commas between them"),
+        (("['anger', 'joy'\n 'fear']",), "row 1: .*names of labels need commas between them"),
     ],
 )
 def test_labels_that_are_no_set_are_refused(values: tuple[object, ...], message: str) -> None:
