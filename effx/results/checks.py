@@ -192,7 +192,8 @@ def _engine(engine: EngineRecord) -> None:
         schemes = row.schemes_for(variant.scheme, row.device(engine.device))
     except EffxError as error:
         raise ValueError(f"engine: {error}") from error
-    if row.builder_module is not None and engine.scheme not in schemes:
+    foreign = engine.made_elsewhere is not None  # its scheme may be one that effx does not build
+    if row.builder_module is not None and not foreign and engine.scheme not in schemes:
         raise ValueError(f"engine: {engine.backend} does not build {engine.variant} as {engine.scheme!r}")
     if variant.precision not in (variants.AUTO, engine.precision):
         raise ValueError(f"engine.precision is {engine.precision}, but its variant is {engine.variant}")

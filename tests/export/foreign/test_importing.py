@@ -171,6 +171,13 @@ def test_weights_in_fp16_are_computed_in_fp32_on_the_cpu(
     products = [node for node in optimized.graph.node if node.op_type in ("MatMul", "Gemm", "FusedMatMul")]
     used = {types[name] for node in products for name in node.input if name in types}
     assert used == {onnx.TensorProto.FLOAT}
+    (run,), failures = profile([engine.folder], out=tmp_path / "results", plan=QUICK)
+    assert not failures
+    assert (
+        [each.engine.scheme for each in find([tmp_path / "results"])]
+        == [run.engine.scheme]
+        == ["fp16-weights"]
+    )
 
 
 def test_weights_are_compared_with_the_tolerance_of_their_type() -> None:
