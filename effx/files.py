@@ -179,7 +179,8 @@ def _put_in_place(temporary: Path, target: Path) -> None:
         else:
             target.rename(retired)
             temporary.rename(target)
-        shutil.rmtree(retired, ignore_errors=True)
+        retired.rename(temporary)  # by its name, it would be put back if this process were killed
+        shutil.rmtree(temporary, ignore_errors=True)
     _sync(target.parent)
 
 

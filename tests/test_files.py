@@ -96,6 +96,21 @@ def test_a_folder_is_not_lost_if_its_replacement_is_killed(killed_after: int, tm
     assert (tmp_path / "a" / "x").read_text() == "new"
 
 
+def test_a_replaced_folder_does_not_come_back(tmp_path: Path) -> None:
+    """Killed while it removed the old folder; then the user removed the new one."""
+    (tmp_path / "a").mkdir()
+    code = (
+        "import os, shutil, signal, sys; from pathlib import Path; from effx import files\n"
+        "shutil.rmtree = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "with files.new_folder(Path(sys.argv[1]), replace=True):\n    pass\n"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "a")], check=False)
+    assert sorted(path.name == "a" for path in tmp_path.iterdir()) == [False, True]
+    (tmp_path / "a").rmdir()
+    files.check_writable(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("name", ["../x", "/etc/passwd", "a/../../x"])
 def test_names_cannot_point_outside(tmp_path: Path, name: str) -> None:
     with pytest.raises(ArtifactError, match="outside"):

@@ -222,12 +222,20 @@ def latest(runs: Sequence[Run]) -> list[Run]:
 
 def current_failures(failures: Sequence[Failure], runs: Sequence[Run]) -> list[Failure]:
     """Return the failures of engines that were not measured on the same host later."""
-    newest = {(run.task, run.host_id, run.name): run.started for run in latest(runs)}
     return [
         failure
         for failure in failures
-        if failure.time >= newest.get((str(failure.engine.task), failure.host.id, failure.name), "")
+        if not any(failed(failure, run) and run.started > failure.time for run in runs)
     ]
+
+
+def failed(failure: Failure, run: Run) -> bool:
+    """Return whether a failure is of the engine of a result: of its name, on its host.
+
+    Its task is unknown if its folder could not be read.
+    """
+    same = (failure.name, failure.host.id) == (run.name, run.host_id)
+    return same and failure.engine.task in (None, run.task)
 
 
 def has_predictions(run: Run) -> bool:

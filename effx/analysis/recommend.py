@@ -8,10 +8,11 @@ certainty of the answer.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from effx import progress
 from effx.analysis import batches, certification, cohorts, comparison, majority, objectives, slices
 from effx.analysis.baseline import baseline_of
 from effx.analysis.certification import Certification
@@ -86,8 +87,26 @@ def recommend(
         if baseline not in names:
             raise UsageError(f"no result of baseline '{baseline}'.{nearest(baseline, names)}")
         chosen = {key: group for key, group in chosen.items() if baseline in {run.name for run in group}}
-    settings = settings or RecommendSettings()
-    return [_answer(group, objective, settings, baseline, failures) for group in chosen.values()]
+    settings, current = settings or RecommendSettings(), cohorts.current_failures(failures, runs)
+    answers, reasons = [], []
+    for group in chosen.values():
+        of_group = {
+            each.name: each.failure for each in current if any(cohorts.failed(each, run) for run in group)
+        }
+        if {run.name for run in group} <= set(of_group):  # the other tasks and hosts are answered
+            name, why = next(iter(of_group.items()))
+            reasons.append(f"{group[0].task} on {group[0].host_id}: {name} could not be measured: {why}")
+            continue
+        others = {
+            each.name: each.failure
+            for each in current
+            if (each.engine.task, each.host.id) == (group[0].task, group[0].host_id)
+        }
+        answers.append(_answer(group, objective, settings, baseline, {**others, **of_group}))
+    if not answers:
+        raise UsageError("; ".join(reasons).removesuffix(".") + ".")
+    progress.say(*reasons)
+    return answers
 
 
 def _answer(
@@ -95,11 +114,18 @@ def _answer(
     name: str | None,
     settings: RecommendSettings,
     baseline: str | None,
-    failures: Sequence[Failure],
+    failed: Mapping[str, str],
 ) -> Recommendation | Unmet:
-    remarks: list[str] = []
-    runs = _able(runs, failures, remarks)
+    """Return the answer for one task and host; ``failed``: engines that cannot be measured now, and why."""
+    remarks = [f"{name} is left out: it could not be measured: {why}" for name, why in failed.items()]
     constraints = settings.constraints
+    reference = baseline or baseline_of(cohorts.latest(runs)).name
+    if reference in failed and (baseline is not None or constraints.max_drop is not None):
+        raise UsageError(
+            f"the baseline {reference} could not be measured: {failed[reference].removesuffix('.')}. Profile "
+            "it again, or name another baseline.", settings="baseline",
+        )  # fmt: skip
+    runs = [run for run in runs if run.name not in failed]
     same_rows = _same_rows(_with_quality(cohorts.latest(runs), remarks), baseline, remarks)
     objective = _default(same_rows, remarks) if name is None else objectives.get(name)
     same_rows = batches.scored_for(same_rows, [objective.name])
@@ -172,25 +198,6 @@ def _lost(run: Run, base: Run | None, candidates: int) -> list[str]:
     if base is None or base is run:
         return []
     return slices.remarks(slices.of_results([run], base, chosen_from=candidates), run.name)
-
-
-def _able(runs: Sequence[Run], failures: Sequence[Failure], remarks: list[str]) -> list[Run]:
-    """Return the runs of engines whose latest measurement did not fail.
-
-    Raises:
-        UsageError: there are none.
-    """
-    place = runs[0].task, runs[0].host_id
-    current = {
-        failure.name: failure.failure
-        for failure in cohorts.current_failures(failures, runs)
-        if (failure.engine.task, failure.host.id) == place
-    }
-    able = [run for run in runs if run.name not in current]
-    if not able:
-        raise UsageError(f"{runs[0].name} could not be measured: {current[runs[0].name]}.")
-    remarks += [f"{name} is left out: it could not be measured: {why}" for name, why in current.items()]
-    return able
 
 
 def _with_quality(runs: list[Run], remarks: list[str]) -> list[Run]:

@@ -85,11 +85,12 @@ def _read_as(task: Task, record: DataRecord, source: DataSource) -> DataSource:
         if Path(source.path).is_dir():
             before = undivided
         elif _is_another_file(task, record, replace(source, settings=record.settings)):
-            progress.say_once(
-                f"{source.path} is not {record.name}, which was divided into training and validation rows: "
-                "all its rows are used"
+            raise DataError(
+                f"{source.path} is not {record.name}, of which a part was trained on: training rows could be "
+                "among its rows. If there are none, put it into a folder as validation"
+                f"{''.join(Path(source.path).suffixes)} and give the folder: then all its rows are used.",
+                settings="data",
             )
-            before = undivided
     settings = DataSettings.of(**{**before, **source.settings.given()})
     return replace(source, settings=settings, digest=record.digest if settings.split else None)
 

@@ -108,6 +108,10 @@ class OneShotRecord(Record):
         return self
 
 
+_CHANCE = 1e-3
+"""Share of weights that can be zero without having been set to zero."""
+
+
 class SparsityRecord(Record):
     """Single weights that are zero."""
 
@@ -129,6 +133,11 @@ class SparsityRecord(Record):
     source: str | None = None
     """Where the mask is from: another task, ``other seed`` or ``mlm``; None: the checkpoint's own task and
     seed, or a file."""
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether no weights were set to zero: a search for lottery tickets records its full model, too."""
+        return self.share <= _CHANCE
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

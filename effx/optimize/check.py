@@ -192,7 +192,9 @@ def _check_trained(opened: Checkpoint, word: str) -> None:
 def _check_unreduced(opened: Checkpoint) -> None:
     structure = opened.manifest.structure
     shapes = {(len(layer.heads), layer.intermediate) for layer in structure.layers}
-    reduced = len(shapes) != 1 or 0 in next(iter(shapes)) or opened.manifest.sparsity is not None
+    sparsity = opened.manifest.sparsity
+    sparse = sparsity is not None and not sparsity.is_dense
+    reduced = len(shapes) != 1 or 0 in next(iter(shapes)) or sparse
     if reduced or structure.exits or structure.prunes_tokens:
         raise UsageError(
             f"{opened.name} is reduced already: expected a fine-tuned model with all its heads and neurons.",

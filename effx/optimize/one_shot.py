@@ -154,7 +154,7 @@ def prune(
             f"{opened.name} has exits or a token schedule, which depend on its weights: prune the checkpoint "
             "before them, then train exits or tokens on the result.", settings="checkpoint",
         )  # fmt: skip
-    if opened.manifest.sparsity is not None:
+    if (sparsity := opened.manifest.sparsity) is not None and not sparsity.is_dense:
         raise UsageError(
             f"{opened.name} is a lottery ticket: refitting the remaining weights would fill its zeros. Prune "
             "the full model instead.", settings="checkpoint",

@@ -91,6 +91,6 @@ def _is_unreduced_fp32(engine: Engine) -> bool:
         and not variant.multi
         and not variant.unpadded
         and variant.threads is None
-        and manifest.sparsity is None
+        and (manifest.sparsity is None or manifest.sparsity.is_dense)
         and (manifest.weight_remaining or 1.0) >= 1
     )

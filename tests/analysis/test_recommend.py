@@ -57,19 +57,39 @@ def test_the_choice_its_runner_up_and_what_binds() -> None:
     assert json.loads(json.dumps(chosen.to_json()))["binding"] == ["max_drop"]
 
 
-def test_an_engine_whose_latest_measurement_failed_is_left_out() -> None:
-    def failed(name: str, started: str) -> Failure:
-        record = FailedEngineRecord(name, INT8.task, INT8.engine.digest)
-        return Failure(f"{name}-{started}", started, record, INT8.host, "s", "the worker died")
+def failed(name: str, started: str, task: str | None = INT8.task, host: Run = INT8) -> Failure:
+    record = FailedEngineRecord(name, task, INT8.engine.digest if task else None)
+    return Failure(f"{name}-{started}", started, record, host.host, "s", "the worker died")
 
+
+@pytest.mark.parametrize("task", [INT8.task, None])  # None: its folder cannot be read
+def test_an_engine_whose_latest_measurement_failed_is_left_out(task: str | None) -> None:
     assert one(ALL).engine == "int8"
-    chosen = one(ALL, failures=[failed("int8", "2027"), failed("other", "2020")])
+    chosen = one(ALL, failures=[failed("int8", "2027", task), failed("other", "2020")])
     assert chosen.engine != "int8"
     for name in ("int8", "other"):
         assert f"{name} is left out: it could not be measured: the worker died" in chosen.remarks
-    assert one(ALL, failures=[failed("int8", "2020")]).engine == "int8"  # it was measured later
+    again = one(ALL, failures=[failed("int8", "2020", task)])  # it was measured later
+    assert (again.engine, again.remarks) == ("int8", one(ALL).remarks)
     with pytest.raises(UsageError, match="int8 could not be measured: the worker died"):
-        recommend([INT8], failures=[failed("int8", "2027")])
+        recommend([INT8], failures=[failed("int8", "2027", task)])
+
+
+def test_a_failed_baseline_does_not_make_room_for_a_worse_one() -> None:
+    lost, limit = [failed("fp32", "2027")], limits(max_drop=0.0165)
+    with pytest.raises(UsageError, match="the baseline fp32 could not be measured: the worker died"):
+        recommend(ALL, "latency", limit, failures=lost)
+    with pytest.raises(UsageError, match="the baseline fp32 could not be measured"):
+        recommend([FP32, TINY], "latency", limit, baseline="fp32", failures=lost)
+    assert one(ALL, "latency", limit, baseline="int8", failures=lost).baseline == "int8"
+    assert one(ALL, "latency", limits(max_drop=None, min_accuracy=0.87), failures=lost).engine == "small"
+
+
+def test_a_task_without_engines_does_not_hide_the_others(capsys: pytest.CaptureFixture[str]) -> None:
+    other = replace(simulated_run("int8", n=N, task="other"), id="elsewhere")
+    answers = recommend([*ALL, other], failures=[failed("int8", "2027", "other")])
+    assert [(answer.task, isinstance(answer, Recommendation)) for answer in answers] == [(INT8.task, True)]
+    assert f"other on {INT8.host_id}: int8 could not be measured" in capsys.readouterr().err
 
 
 def test_the_needed_limit_admits_and_a_hair_less_does_not() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import json
 import shutil
 from pathlib import Path
@@ -253,23 +254,26 @@ def test_another_file_is_not_divided_for_a_checkpoint(tmp_path: Path) -> None:
     assert len(data.load(SST2, "validation", data.locate(tmp_path / "folder", SST2, recorded))) == 7
 
 
-def test_all_rows_of_a_separate_file_are_measured_on(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_separate_file_needs_a_folder(tmp_path: Path) -> None:
+    """It could be the divided one with another name or a further row, whose training rows were measured on."""
     write_rows(tmp_path / "reviews.jsonl", ROWS)
     write_rows(tmp_path / "holdout.jsonl", [{"sentence": f"unseen {n}", "label": n % 2} for n in range(12)])
     recorded = data.recorded(SST2, source(tmp_path / "reviews.jsonl", split=0.5))
-    separate = data.locate(tmp_path / "holdout.jsonl", SST2, recorded)
+    with pytest.raises(
+        DataError, match="holdout.jsonl is not reviews.jsonl, .* a folder as validation.jsonl"
+    ):
+        data.locate(tmp_path / "holdout.jsonl", SST2, recorded)
+    (tmp_path / "reviews.jsonl.gz").write_bytes(gzip.compress((tmp_path / "reviews.jsonl").read_bytes()))
+    with pytest.raises(DataError, match="training rows could be among its rows"):
+        data.locate(tmp_path / "reviews.jsonl.gz", SST2, recorded)
+    (tmp_path / "holdout").mkdir()
+    (tmp_path / "holdout.jsonl").rename(tmp_path / "holdout" / "validation.jsonl")
+    separate = data.locate(tmp_path / "holdout", SST2, recorded)
     assert len(data.load_to_measure(SST2, separate)) == 12
-    assert "is not reviews.jsonl, which was divided into training and validation rows: all its rows" in (
-        " ".join(capsys.readouterr().err.split())
-    )
     # what an engine that was built with them records does not divide them either
     again = data.locate(None, SST2, data.recorded(SST2, separate))
     assert len(data.load_to_measure(SST2, again)) == 12
-    # the user may divide it; a file of the same name is the one that was trained on
-    divided = data.locate(source(tmp_path / "holdout.jsonl", split=0.5), SST2, None)
-    assert len(data.load_to_measure(SST2, divided)) == 6
+    # a file of the same name is the one that was trained on
     write_rows(tmp_path / "other/reviews.jsonl", [*ROWS, {"sentence": "new", "label": 1}])
     changed = data.locate(tmp_path / "other/reviews.jsonl", SST2, recorded)
     with pytest.raises(DataError, match="has changed since the checkpoint was trained"):

@@ -316,20 +316,28 @@ def test_what_depends_on_the_weights_is_refused(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("zeros", [True, False])
 def test_zeros_of_a_lottery_ticket_are_refused(
-    checkpoint: Checkpoint, rows_folder: Path, tmp_path: Path
+    zeros: bool, checkpoint: Checkpoint, rows_folder: Path, tmp_path: Path
 ) -> None:
-    """The weights that remain are refitted, so that zeros would not stay zero."""
+    """Remaining weights are refitted, so that zeros would not stay zero. The full model has a record too."""
     model = load(checkpoint.folder)
     family = families.of(model)
     with torch.no_grad():
-        family.layers(model)[0].get_submodule(family.ffn_output_path).weight[:, :9] = 0
+        if zeros:
+            family.layers(model)[0].get_submodule(family.ffn_output_path).weight[:, :9] = 0
     ticket = save(
         model, tmp_path / "ticket", tokenizer=checkpoints.tokenizer(checkpoint.folder), task=checkpoint.task,
-        max_length=32, sparsity=sparse.counts(model),
+        max_length=32, sparsity=sparse.counts(model), model="other",
     )  # fmt: skip
     table = CostTable.read(write_table(tmp_path / "costs.json", checkpoint))
-    with pytest.raises(UsageError, match="is a lottery ticket: refitting .* would fill its zeros"):
+    # the full model is refused for what comes next: the table is of another encoder
+    message = (
+        "is a lottery ticket: refitting .* would fill its zeros"
+        if zeros
+        else "the cost table is of the encoder"
+    )
+    with pytest.raises(UsageError, match=message):
         one_shot.prune(ticket.folder, table, out=tmp_path / "out", data_folder=rows_folder,
                        settings=OneShotSettings(speedup=2.0))  # fmt: skip
     assert not (tmp_path / "out").exists()

@@ -17,6 +17,7 @@ _DTYPES = {"f32": "float32", "f16": "float16", "bf16": "bfloat16", "i64": "int64
            "i8": "int8", "u8": "uint8", "boolean": "bool"}  # fmt: skip
 _LOW_BITS = {"i8": "int8-weights", "u8": "int8-weights", "i4": "int4-weights", "u4": "int4-weights",
              "nf4": "int4-weights"}  # fmt: skip
+_HALVES = {"f16": "fp16-weights", "bf16": "bf16-weights"}
 _WEIGHTS = {"f32", "f16", "bf16", *_LOW_BITS}
 _VIEWS = ("Convert", "Transpose", "Reshape", "Multiply", "Subtract", "Squeeze", "Unsqueeze")
 """Between a constant and its product: conversion, and decompression by scale and zero point."""
@@ -102,10 +103,12 @@ def _kind(constant: Any, quantized: bool, activation: Any) -> str:
     """Return how a product with weights is computed."""
     while activation.get_type_name() in ("Reshape", "Transpose"):
         activation = activation.input_value(0).get_node()
-    low = _LOW_BITS.get(constant.get_element_type().get_type_name())
+    stored = constant.get_element_type().get_type_name()
+    low = _LOW_BITS.get(stored)
     if activation.get_type_name() == "FakeQuantize" and (quantized or low):
         return "int8-static"
-    return low or "fp32"  # fp16 constants are decompressed: the plugin computes in the precision of its hint
+    # constants in half precision are decompressed: the plugin computes in the precision of its hint
+    return low or _HALVES.get(stored, "fp32")
 
 
 def _tensor(entry: Any) -> TensorFacts:

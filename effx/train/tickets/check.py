@@ -7,7 +7,7 @@ from pathlib import Path
 
 from transformers import PreTrainedModel
 
-from effx import data
+from effx import data, progress
 from effx.errors import UsageError
 from effx.models import checkpoints, families, huggingface, structure
 from effx.specs.data import DataLocation
@@ -85,7 +85,7 @@ def _check_scores(path: Path, name: str, model: PreTrainedModel, granularity: st
     scored, about = score_files.read(path)
     found = score_files.encoder(path, about)
     if found is not None and huggingface.short_name(found.model) != huggingface.short_name(name):
-        raise _other(path, f"are of the encoder {found.model}, not of {name}")
+        progress.say(f"the scores in {path} are of the encoder {found.model}, and the tickets of {name}")
     family, available = families.of(model), structure(model)
     layers, heads, neurons = [layer.index for layer in available.layers], family.heads(model), None
     if granularity == "neurons":

@@ -117,7 +117,7 @@ def hub(foreign: Path, tmp_path: Path) -> Path:
     [
         ("hub/model.onnx", "hub.fp32.onnxruntime", "fp32"),
         ("hub/model_quantized.onnx", "hub-model_quantized.int8.onnxruntime", "int8-dynamic"),
-        ("ir", "ir.fp32.openvino", "fp32"),
+        ("ir", "ir.fp32.openvino", "fp16-weights"),  # as save_model does by default
         ("nncf/openvino_model.xml", "nncf.int8.openvino", "int8-static"),
     ],
 )
