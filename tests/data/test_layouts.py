@@ -255,7 +255,7 @@ def test_another_file_is_not_divided_for_a_checkpoint(tmp_path: Path) -> None:
 
 
 def test_a_separate_file_needs_a_folder(tmp_path: Path) -> None:
-    """It could be the divided one with another name or a further row, whose training rows were measured on."""
+    """It could be the divided one with another name or a further row, which has the training rows."""
     write_rows(tmp_path / "reviews.jsonl", ROWS)
     write_rows(tmp_path / "holdout.jsonl", [{"sentence": f"unseen {n}", "label": n % 2} for n in range(12)])
     recorded = data.recorded(SST2, source(tmp_path / "reviews.jsonl", split=0.5))

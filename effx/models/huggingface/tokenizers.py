@@ -266,6 +266,12 @@ def check_encoded(name: str, encoded: Encoded, model: PreTrainedModel) -> None:
         raise wrong(name, f"its tokenizer gives the id {ids}, and the embeddings have {rows} rows")
     types = int(encoded.types.max(initial=0))
     kinds = int(getattr(model.config, "type_vocab_size", 0))
+    if types and kinds > 1 and not families.of(model).token_types:
+        raise wrong(
+            name,
+            f"its tokenizer gives the second text of a pair token type {types}, and models of the type "
+            f"{model.config.model_type} are computed without token types: they would all be 0",
+        )
     if families.of(model).token_types and types >= kinds:
         raise wrong(
             name,

@@ -174,6 +174,11 @@ def _match_head(head: Head, labels: Labels, settings: HeadSettings) -> HeadPlan:
             f"{' and '.join(labels)} has the high scores: set labels to the class of a low "
             f"score and that of a high one, e.g. {','.join(labels)}"
         )
+    if head.kind == "regression" and all(map(is_float, labels)):
+        raise OtherHeadError(
+            "its single output is a number, and the labels of the rows were read as classes: if they are "
+            "numbers to predict, set task_kind to regression"
+        )
     return match_names(head, labels, settings)
 
 
@@ -188,16 +193,14 @@ def match_names(head: Head, labels: Labels, settings: HeadSettings) -> HeadPlan:
     if settings.labels:
         order = head_labels.given_order(settings.labels, labels, len(outputs))
         return HeadPlan(_given(settings.labels), True, order)
-    if settings.keep_head and len(outputs) == len(labels) and head_labels.order(outputs, labels) is None:
+    matched = head_labels.order(outputs, labels)
+    if settings.keep_head and len(outputs) == len(labels) and matched is None:
         return HeadPlan(f"kept as requested: {', '.join(outputs)} as {', '.join(labels)}", True)
-    if len(outputs) == len(labels) and head_labels.numbered(labels):
-        return HeadPlan(f"kept: {', '.join(outputs)} by number", True)
     if head_labels.unclear(outputs, labels):
         raise OtherHeadError(
             f"its outputs are called {outputs[0]} to {outputs[-1]}, which does not say which of them is "
             f"which of {', '.join(labels)}: set labels to the names in the order of the outputs"
         )
-    matched = head_labels.order(outputs, labels)
     if matched is None:
         raise OtherHeadError(f"its labels are {', '.join(outputs)}, those of the task {', '.join(labels)}")
     same = matched == list(range(len(matched)))

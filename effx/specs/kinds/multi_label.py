@@ -195,8 +195,16 @@ def _constant(train: np.ndarray, labels: Labels) -> Constant:
 
 
 def _match_head(head: Head, labels: Labels, settings: HeadSettings) -> HeadPlan:
-    if head.kind != "multi-label":
-        raise OtherHeadError(f"the task head ({head.reason}) is not one for multi-label")
+    requested = settings.keep_head or settings.labels
+    # transformers writes problem_type only if it computed the loss
+    if head.kind != "multi-label" and not (head.kind == "classification" and requested):
+        advice = (
+            ": if it was trained on several labels per row, set keep_head, or labels to those of its outputs"
+        )
+        of_classes = head.kind == "classification"
+        raise OtherHeadError(
+            f"the task head ({head.reason}) is not one for multi-label{advice if of_classes else ''}"
+        )
     return match_names(head, labels, settings)
 
 

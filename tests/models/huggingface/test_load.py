@@ -62,6 +62,28 @@ def test_a_head_of_another_task_is_not_kept(encoders: dict[str, Path], tmp_path:
     assert torch.equal(kept.model.classifier.weight, saved.classifier.weight)
 
 
+def test_class_numbers_in_another_order_are_permuted(encoders: dict[str, Path], tmp_path: Path) -> None:
+    """Rows have the classes 0, 1 and 2; the model's outputs are called 2, 0 and 1."""
+    expected = classifier(encoders["bert"], tmp_path / "m", ("2", "0", "1"))
+    task = Task("topics", "classification", ("sentence1", "sentence2"), ("0", "1", "2"), ("accuracy",))
+    loaded = load(tmp_path / "m", task)
+    assert not loaded.fresh and "permuted to 0, 1, 2" in loaded.head
+    theirs = logits(expected, tmp_path / "m")
+    np.testing.assert_array_equal(logits(loaded.model, tmp_path / "m"), theirs[:, [1, 2, 0]])
+    assert loaded.model.config.id2label == {0: "0", 1: "1", 2: "2"}
+
+
+def test_names_are_not_given_to_class_numbers(encoders: dict[str, Path], tmp_path: Path) -> None:
+    """The numbers of rows may be those of other classes: the head is new, and names no classes."""
+    classifier(encoders["bert"], tmp_path / "m", NLI)
+    task = Task("topics", "classification", ("sentence1", "sentence2"), ("0", "1", "2"), ("accuracy",))
+    loaded = load(tmp_path / "m", task)
+    assert loaded.fresh and f"its labels are {', '.join(NLI)}" in loaded.head
+    assert not {*loaded.model.config.id2label.values()} & {*NLI}
+    kept = load(tmp_path / "m", task, head=HeadSettings(keep_head=True))
+    assert not kept.fresh and tuple(kept.model.config.id2label.values()) == NLI
+
+
 def test_a_multi_label_model_gives_the_probabilities_of_transformers(
     encoders: dict[str, Path], tmp_path: Path
 ) -> None:

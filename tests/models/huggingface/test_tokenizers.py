@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tokenizers import ByteLevelBPETokenizer, Tokenizer, models, normalizers, pre_tokenizers, processors
 from tokenizers import trainers as tokenizer_trainers
 from transformers import AutoModelForTokenClassification, AutoTokenizer, RobertaConfig, RobertaTokenizer
@@ -18,7 +20,7 @@ from effx import corpus
 from effx.encoding import Encoder
 from effx.errors import UsageError
 from effx.models import pretrained, save
-from effx.models.huggingface import load
+from effx.models.huggingface import check_encoded, load
 from effx.models.huggingface.load import Loaded
 from effx.specs.heads import HeadSettings
 from effx.specs.kinds import KINDS
@@ -111,7 +113,6 @@ def test_added_tokens_without_embeddings_are_refused(encoders: dict[str, Path], 
 
 
 def test_pairs_need_two_token_types(encoders: dict[str, Path], rows_folder: Path, tmp_path: Path) -> None:
-    from effx.models.huggingface import check_encoded
 
     folder = tmp_path / "m"
     model = classifier(encoders["bert"], folder, NLI)
@@ -126,6 +127,26 @@ def test_pairs_need_two_token_types(encoders: dict[str, Path], rows_folder: Path
     check_encoded("m", encoder(ROWS), loaded.model)
     with pytest.raises(UsageError, match="pairs the token type 1, and the model has 1"):
         check_encoded("m", encoder(LONG_PAIRS), loaded.model)
+
+
+def test_token_types_that_a_family_does_not_compute_are_refused(
+    encoders: dict[str, Path], tmp_path: Path
+) -> None:
+    """A RoBERTa with two token types and the tokenizer of a BERT; single texts have type 0."""
+    folder = tmp_path / "m"
+    classifier(encoders["roberta"], folder, None)
+    change_config(folder, type_vocab_size=2)
+    weights = load_file(folder / "model.safetensors")
+    name = "roberta.embeddings.token_type_embeddings.weight"
+    weights[name] = torch.cat([weights[name][:1], weights[name][:1] + 1])
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    for file in encoders["bert"].glob("tokenizer*"):
+        shutil.copy(file, folder)
+    loaded = load(folder, TASKS["mrpc"])
+    encoder = Encoder(folder, 32)
+    check_encoded("m", encoder([("a film",), ("a book",)]), loaded.model)
+    with pytest.raises(UsageError, match="token type 1, and models of the type roberta are computed without"):
+        check_encoded("m", encoder([("a film", "a book")]), loaded.model)
 
 
 def test_an_encoder_that_differs_from_transformers_is_refused(

@@ -136,3 +136,8 @@ def test_a_head_is_matched_by_label_names() -> None:
         MULTI_LABEL.match_head(head, ("joy", "anger", "love"), HeadSettings())
     with pytest.raises(OtherHeadError, match=r"a model\) is not one for multi-label"):
         MULTI_LABEL.match_head(Head("classification", NAMES, "a model"), NAMES, HeadSettings())
+    for kept in (HeadSettings(keep_head=True), HeadSettings(labels=NAMES)):  # it lacks problem_type
+        plan = MULTI_LABEL.match_head(Head("classification", NAMES, "a model"), NAMES, kept)
+        assert plan.keep and plan.order in (None, (0, 1, 2))
+    with pytest.raises(OtherHeadError, match="is not one for multi-label$"):
+        MULTI_LABEL.match_head(Head("regression", ("x",), "a model"), NAMES, HeadSettings(keep_head=True))
