@@ -6,10 +6,12 @@ of pretraining, and a pooler that the task model does not have.
 
 from __future__ import annotations
 
+import os.path
 import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from effx import model_files
 from effx.errors import one_line
 from effx.models import heads
 from effx.models.huggingface import pooling
@@ -41,8 +43,8 @@ def check_config(folder: ModelFolder) -> None:
     """Raise for a config that describes more than effx computes.
 
     Raises:
-        UsageError: code of its own, relative position embeddings, a decoder, cross attention, quantized
-            weights, another normalisation, or a number outside its range.
+        UsageError: code of its own, other files of weights, relative position embeddings, a decoder, cross
+            attention, quantized weights, another normalisation, or a number outside its range.
     """
     config = folder.config
     if code := _own_code(config):
@@ -51,6 +53,7 @@ def check_config(folder: ModelFolder) -> None:
             f"config.json names code of its own for the model (auto_map: {one_line(code, 80)}), and effx "
             "computes the model of transformers: if both compute the same, remove auto_map from config.json",
         )
+    _check_weights(folder)
     positions = config.get("position_embedding_type")
     if positions not in (None, "absolute"):
         raise wrong(
@@ -80,6 +83,18 @@ def check_config(folder: ModelFolder) -> None:
         )
     if config.get("layer_norm_type") not in (None, "layer_norm"):
         raise wrong(folder.name, f"its normalisation is {config['layer_norm_type']}, not LayerNorm")
+
+
+def _check_weights(folder: ModelFolder) -> None:
+    """Raise where transformers 5 reads other weights than the usual ones, because config.json names them."""
+    named, read = folder.config.get("transformers_weights"), model_files.weights_or_index(folder.path)
+    if named is None or read is None or (isinstance(named, str) and os.path.normpath(named) == read.name):
+        return
+    raise wrong(
+        folder.name,
+        f"config.json names {one_line(named, 80)} as its weights (transformers_weights), and effx reads "
+        f"{read.name}: keep the right one of both as {read.name}, and remove the key from config.json",
+    )
 
 
 def _own_code(config: Mapping[str, Any]) -> str | None:

@@ -195,6 +195,29 @@ def test_what_would_be_left_out_is_refused_by_name(
     assert "\n" not in str(caught.value)
 
 
+def test_weights_that_only_config_json_names_are_refused(encoders: dict[str, Path], tmp_path: Path) -> None:
+    """transformers 5 reads the file that the config names, and effx the usual one."""
+    folder = tmp_path / "m"
+    saved = classifier(encoders["bert"], folder, NLI)
+    classifier(encoders["bert"], tmp_path / "other", NLI, seed=6)
+    shutil.copy(tmp_path / "other" / "model.safetensors", folder / "other.safetensors")
+    for named in ("other.safetensors", "pytorch_model.bin", ["model.safetensors"]):
+        change_config(folder, transformers_weights=named)
+        with pytest.raises(UsageError, match="as its weights .transformers_weights., .* model.safetensors"):
+            load(folder, TASKS["mnli"])
+    for named in ("model.safetensors", "./model.safetensors", None):
+        change_config(folder, transformers_weights=named)
+        loaded = load(folder, TASKS["mnli"])
+        assert torch.equal(loaded.model.classifier.weight, saved.classifier.weight)
+
+
+def test_an_index_of_shards_may_be_named(encoders: dict[str, Path], tmp_path: Path) -> None:
+    saved = classifier(encoders["bert"], tmp_path / "m", NLI, max_shard_size="20KB")
+    change_config(tmp_path / "m", transformers_weights="model.safetensors.index.json")
+    loaded = load(tmp_path / "m", TASKS["mnli"])
+    assert torch.equal(loaded.model.classifier.weight, saved.classifier.weight)
+
+
 @pytest.mark.parametrize("named", ["BertModel", "MyBert", "BertForPair", None])
 def test_a_head_that_another_class_saved_is_named(
     named: str | None, encoders: dict[str, Path], tmp_path: Path
