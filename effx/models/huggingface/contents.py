@@ -18,6 +18,7 @@ from effx.models.huggingface import pooling
 from effx.models.huggingface.folder import ModelFolder, wrong
 from effx.models.huggingface.weights import Tensors
 from effx.specs import head_labels
+from effx.specs.families import POSITIONS_AFTER_PADDING
 from effx.specs.heads import Head
 
 _BUFFERS = re.compile(r"(^|\.)embeddings\.(position_ids|token_type_ids)$")
@@ -30,6 +31,11 @@ _HEADS = re.compile(r"^(classifier|pre_classifier|qa_outputs)\.")
 _SIGMOID = "Sigmoid"
 _TAKEN_OVER = ("nomic_bert",)
 """Model types whose original code transformers has taken over, so that their files name it."""
+
+_CHUNKED = ("bert", "roberta", "xlm-roberta", "camembert", "electra", "distilbert")
+"""Model types whose FFN transformers computes in parts of ``chunk_size_feed_forward`` tokens."""
+_PADDING_BEFORE = POSITIONS_AFTER_PADDING - {"mpnet"}
+"""Model types whose positions begin after ``pad_token_id``; MPNet's begin after 1, whatever it is."""
 
 _RANGES = {
     "layer_norm_eps": (0.0, 1.0), "initializer_range": (0.0, 100.0), "hidden_dropout_prob": (0.0, 1.0),
@@ -44,7 +50,8 @@ def check_config(folder: ModelFolder) -> None:
 
     Raises:
         UsageError: code of its own, other files of weights, relative position embeddings, a decoder, cross
-            attention, quantized weights, another normalisation, or a number outside its range.
+            attention, quantized weights, another normalisation, no padding token where positions need it,
+            an FFN in parts, or a number outside its range.
     """
     config = folder.config
     if code := _own_code(config):
@@ -76,6 +83,20 @@ def check_config(folder: ModelFolder) -> None:
                 folder.name,
                 f"config.json: {key}: expected a number from {low:g} to {high:g}, got {one_line(value, 40)}",
             )
+    kind, padding = config.get("model_type"), config.get("pad_token_id", 1)
+    if kind in _PADDING_BEFORE and (not isinstance(padding, int) or isinstance(padding, bool)):
+        raise wrong(
+            folder.name,
+            f"config.json: pad_token_id: expected an integer, got {one_line(padding, 40)}: positions of "
+            f"{kind} begin after it: set it to the id of the tokenizer's padding token, usually 1",
+        )
+    parts = config.get("chunk_size_feed_forward")
+    if kind in _CHUNKED and isinstance(parts, int) and parts > 0:
+        raise wrong(
+            folder.name,
+            f"config.json: chunk_size_feed_forward is {parts}, and lengths that are no multiple of it "
+            "cannot be computed: set it to 0, which gives the same answers",
+        )
     architectures = config.get("architectures")
     if architectures is not None and not isinstance(architectures, list):
         raise wrong(

@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModelForQuestionAnswering,
+    AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
     PreTrainedModel,
     pipeline,
@@ -216,6 +217,52 @@ def test_an_index_of_shards_may_be_named(encoders: dict[str, Path], tmp_path: Pa
     change_config(tmp_path / "m", transformers_weights="model.safetensors.index.json")
     loaded = load(tmp_path / "m", TASKS["mnli"])
     assert torch.equal(loaded.model.classifier.weight, saved.classifier.weight)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_an_ffn_in_parts_is_refused_where_transformers_computes_it_so(
+    name: str, encoders: dict[str, Path], tmp_path: Path
+) -> None:
+    saved = classifier(encoders[name], tmp_path / "m", NLI)
+    change_config(tmp_path / "m", chunk_size_feed_forward=2)
+    theirs = AutoModelForSequenceClassification.from_pretrained(tmp_path / "m")
+    try:
+        theirs(torch.arange(3)[None])  # no multiple of 2
+    except ValueError:
+        with pytest.raises(UsageError, match="chunk_size_feed_forward is 2, .* set it to 0"):
+            load(tmp_path / "m", TASKS["mnli"])
+    else:
+        load(tmp_path / "m", TASKS["mnli"])
+    change_config(tmp_path / "m", chunk_size_feed_forward=0)
+    loaded = load(tmp_path / "m", TASKS["mnli"])
+    ours, expected = logits(loaded.model, tmp_path / "m"), logits(saved, tmp_path / "m")
+    assert sorted(ours[0]) == pytest.approx(sorted(expected[0]), abs=1e-6)
+
+
+@pytest.mark.parametrize("name", ["bert", "roberta", "mpnet", "distilbert"])
+def test_positions_after_padding_need_its_id(name: str, encoders: dict[str, Path], tmp_path: Path) -> None:
+    """A config may have no id, which is then the family's, but null is none for transformers either."""
+    saved = classifier(encoders[name], tmp_path / "m", NLI)
+    change_config(tmp_path / "m", pad_token_id=None)
+    try:
+        AutoModelForSequenceClassification.from_pretrained(tmp_path / "m")(torch.arange(3)[None])
+    except TypeError:
+        with pytest.raises(UsageError, match="pad_token_id: expected an integer, got None: positions of"):
+            load(tmp_path / "m", TASKS["mnli"])
+    else:
+        ours = logits(load(tmp_path / "m", TASKS["mnli"]).model, tmp_path / "m")
+        assert sorted(ours[0]) == pytest.approx(sorted(logits(saved, tmp_path / "m")[0]), abs=1e-6)
+
+
+@pytest.mark.parametrize("name", ["roberta", "mpnet"])
+def test_a_config_without_an_id_of_padding_has_the_usual_one(
+    name: str, encoders: dict[str, Path], tmp_path: Path
+) -> None:
+    classifier(encoders[name], tmp_path / "m", NLI)
+    config = json.loads((tmp_path / "m" / "config.json").read_text())
+    del config["pad_token_id"]
+    (tmp_path / "m" / "config.json").write_text(json.dumps(config))
+    assert load(tmp_path / "m", TASKS["mnli"]).model.config.pad_token_id == 1
 
 
 @pytest.mark.parametrize("named", ["BertModel", "MyBert", "BertForPair", None])
