@@ -44,15 +44,18 @@ def weights(folder: Path) -> tuple[Path, ...]:
     Raises:
         ModelFilesError: there are none, a shard is missing, or the index of shards is damaged.
     """
-    for file in _WEIGHTS:
-        index = folder / f"{file}.index.json"
-        if (folder / file).is_file():
-            return (folder / file,)
-        if index.is_file():
-            return _shards(index)
+    path = weights_or_index(folder)
+    if path is not None:
+        return (path,) if path.name in _WEIGHTS else _shards(path)
     other = [file for file in _OTHER_WEIGHTS if (folder / file).is_file()]
     hint = f"; {other[0]} cannot be imported: save the PyTorch model with save_pretrained" if other else ""
     raise ModelFilesError(f"the folder has no model.safetensors or pytorch_model.bin{hint}")
+
+
+def weights_or_index(folder: Path) -> Path | None:
+    """Return the file of the weights that is opened first: theirs, or an index of shards; None: neither."""
+    paths = [folder / name for file in _WEIGHTS for name in (file, f"{file}.index.json")]
+    return next((path for path in paths if path.is_file()), None)
 
 
 def modules(folder: Path) -> list[tuple[str, str]]:

@@ -19,6 +19,7 @@ from effx.analysis.techniques import technique
 from effx.errors import UsageError
 from effx.results import Failure, Run
 from effx.specs.optimize import OptimizeSettings
+from effx.specs.variants import normalised
 from effx.specs.workloads import SINGLE_STREAM, Workload, offline
 from effx.stats import noninferiority
 from effx.stats.intervals import Ratio
@@ -339,7 +340,7 @@ def _cheapest(known: Sequence[tuple[Run, float]], variant: str) -> Run | None:
     able = [
         (value, run.name, run)
         for run, value in known
-        if technique(run).name == "full" and run.engine.variant == variant
+        if technique(run).name == "full" and normalised(run.engine.variant) == variant
     ]
     return min(able)[2] if able else None
 

@@ -110,7 +110,7 @@ def command(
     texts = []
     for table in tables:
         suffix = f".{table.device}" if table.device else ""
-        path = out / f"{table.checkpoint}.{variant}.{backend}{suffix}.{table.workload}.json"
+        path = out / f"{table.checkpoint}.{table.variant}.{backend}{suffix}.{table.workload}.json"
         table.write(path)
         texts.append(f"{_text(table)}\n{path}")
     printed = json.dumps([table.to_json() for table in tables], indent=1) if as_json else "\n\n".join(texts)

@@ -83,7 +83,9 @@ def refusal(engine: Engine) -> str | None:
 
 def name_of(engine: Engine) -> str:
     """Return the name of an engine's folder."""
-    parts = [part for part in engine.variant.split("+") if part not in variants.PRECISIONS]
+    parts = [
+        part for part in variants.normalised(engine.variant).split("+") if part not in variants.PRECISIONS
+    ]
     return "-".join([engine.manifest.checkpoint.name, *parts])
 
 

@@ -78,7 +78,7 @@ def export_all(
 
     Args:
         checkpoints: checkpoint folders, or folders of them.
-        variant_names: see :mod:`effx.specs.variants`.
+        variant_names: see :mod:`effx.specs.variants`; of several that are built alike, the first is.
         backend_names: see :mod:`effx.specs.backends`.
         out: the folder to write engines to, as CHECKPOINT.VARIANT.BACKEND, with .DEVICE if it is not the
             backend's default.
@@ -98,7 +98,7 @@ def export_all(
         UsageError: two checkpoints have one name, which names their engines; or a name is unknown.
         MissingExtraError: the package of a backend is not installed.
     """
-    parsed = [variants.parse(name) for name in dict.fromkeys(variant_names)]
+    parsed = variants.distinct(variant_names)
     targets = [(row.name, row.device(device)) for row in map(_buildable, dict.fromkeys(backend_names))]
     for backend, target_device in targets:
         engines.check_backend(backend, target_device)

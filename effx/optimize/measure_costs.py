@@ -127,7 +127,7 @@ def measure(
             "checkpoint_digest": opened.digest,
             "model": opened.manifest.model,
             "head_size": families.of(source.model).head_size(source.model),
-            "variant": variant,
+            "variant": wanted.text,
             "scheme": maker.scheme,
             "backend": backend,
             "device": None if device == row.default_device else device,

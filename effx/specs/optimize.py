@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, ClassVar, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from effx.errors import UsageError
 from effx.specs import variants
@@ -51,6 +51,9 @@ _WORDS = f"{EXITS}, {TOKENS}, {NONE}"
 OBJECTIVES = ("latency", "throughput", "cpu_time", "energy", "memory", "size")
 
 
+VariantText = Annotated[str, AfterValidator(variants.normalised)]
+
+
 class OptimizeSettings(Settings):
     """What ``effx optimize`` looks for, and how long."""
 
@@ -71,9 +74,9 @@ class OptimizeSettings(Settings):
     speedups: Annotated[tuple[Annotated[float, Field(gt=1)], ...], Field(min_length=1)] = (1.5, 2.0, 3.0)
     """Speed-ups to prune to, compared with the unreduced engine of the same precision. With the objective
     energy and a meter: the unreduced engine's joules over those of the pruned one."""
-    variant: str = "int8"
+    variant: VariantText = "int8"
     """Precision of the engines, as in effx export."""
-    also: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    also: Annotated[tuple[VariantText, ...], Field(min_length=1)] | None = None
     """What else is tried on every model: exits and tokens (early exits or a token schedule are trained on it,
     for half of max-drop), and parts of variants such as threads1 or buckets8; or none."""
     choosing_rows: Annotated[int, Field(ge=0)] = 1000

@@ -25,7 +25,8 @@ padded rows. ``threadsN`` runs on N threads of a CPU at most.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from effx.errors import UsageError, unknown
@@ -66,7 +67,7 @@ class Variant:
     """A parsed variant."""
 
     text: str
-    """As written by the user; part of the engine's name."""
+    """As written by the user, without spaces; part of the engine's name."""
     scheme: str
     """One of ``PRECISIONS``."""
     length: int | None = None
@@ -86,6 +87,11 @@ class Variant:
     """Whether padding is left out of matrix products with weights."""
     threads: int | None = None
     """Threads of the CPU at most; None: the processors that the process may use."""
+
+    @property
+    def built(self) -> Variant:
+        """What is built, however its parts are ordered: variants that are built alike are equal in it."""
+        return replace(self, text="")
 
     @property
     def precision(self) -> str:
@@ -168,6 +174,11 @@ def longest_stride(window: int) -> int:
     return window // 2 - 3
 
 
+def normalised(text: str) -> str:
+    """Return the text of a variant without the spaces around its parts, in the order as written."""
+    return "+".join(part.strip() for part in text.split("+"))
+
+
 def parse(text: str) -> Variant:
     """Parse a variant.
 
@@ -175,7 +186,8 @@ def parse(text: str) -> Variant:
         UsageError: a part is unknown (the nearest is named), or two parts exclude each other.
     """
     parts: dict[str, str] = {}
-    for part in (part.strip() for part in text.split("+")):
+    text = normalised(text)
+    for part in text.split("+"):
         kind = _kind(part)
         if kind in parts:
             raise UsageError(f"variant '{text}': {parts[kind]} and {part} exclude each other.")
@@ -205,6 +217,18 @@ def parse(text: str) -> Variant:
         "padding" in parts,
         int(parts["threads"].removeprefix("threads")) if "threads" in parts else None,
     )
+
+
+def distinct(texts: Iterable[str]) -> list[Variant]:
+    """Parse variants; of those that are built alike, such as seq16+int8 and int8+seq16, return the first.
+
+    Raises:
+        UsageError: as :func:`parse`.
+    """
+    first: dict[Variant, Variant] = {}
+    for variant in map(parse, texts):
+        first.setdefault(variant.built, variant)
+    return list(first.values())
 
 
 def _kind(part: str) -> str:

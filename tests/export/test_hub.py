@@ -104,9 +104,10 @@ def test_openvino_files_are_where_optimum_intel_looks_by_default(
     assert "| openvino_model.xml | fp32 |" in (folder / "README.md").read_text()
 
 
-def test_a_reduction_gets_its_own_folder(engines_folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("variant", ["exit-if+tokens+fp32", "exit-if + tokens +fp32"])
+def test_a_reduction_gets_its_own_folder(variant: str, engines_folder: Path, tmp_path: Path) -> None:
     (engine,) = opened(engines_folder, "tiny.fp32.onnxruntime")
-    assert hub.write_all([changed(engine, variant="exit-if+tokens+fp32")], tmp_path) == []
+    assert hub.write_all([changed(engine, variant=variant)], tmp_path) == []
     assert [path.name for path in (tmp_path / "tiny-exit-if-tokens/onnx").iterdir()] == ["model.onnx"]
 
 

@@ -73,6 +73,20 @@ def test_a_checkpoint_that_is_given_twice_is_built_once(
     assert len(jobs) == 1
 
 
+def test_an_engine_that_two_variants_name_is_built_once(
+    checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs: list[Job] = []
+    monkeypatch.setattr(
+        plan, "_one_by_one", lambda groups, *_: [jobs.append(job) for group in groups for job in group] and []
+    )
+    names = ["seq16 + int8", "int8+seq16", "seq16+int8", "int8"]
+    export_all([checkpoint.folder], names, out=tmp_path / "engines")
+    assert sorted(job.target.name for job in jobs) == [
+        "tiny.int8.onnxruntime", "tiny.seq16+int8.onnxruntime",
+    ]  # fmt: skip
+
+
 def children() -> set[int]:
     """Return the processes that this one has started and that are there."""
     pids = set()

@@ -8,6 +8,7 @@ import pytest
 
 from effx.errors import UsageError
 from effx.specs import variants
+from effx.specs.optimize import OptimizeSettings
 from effx.structure import Structure
 
 
@@ -15,6 +16,23 @@ def test_parts_may_be_in_any_order() -> None:
     parsed = variants.parse("tokens+int8+exit+seq64")
     assert (parsed.scheme, parsed.precision, parsed.length) == ("int8", "int8", 64)
     assert (parsed.exits, parsed.tokens, parsed.buckets) == ("exit", True, False)
+
+
+def test_spaces_are_no_part_of_a_name() -> None:
+    assert variants.parse("int8 + seq16").text == "int8+seq16"
+    assert variants.parse(" seq16+int8 ").text == "seq16+int8"  # the order is that of existing folders
+    assert variants.parse("int8 + seq16") == variants.parse("int8+seq16")
+
+
+def test_spaces_are_no_part_of_what_a_search_builds() -> None:
+    settings = OptimizeSettings.of(variant="int8 ", also=("exits", "threads1 + buckets8"))
+    assert (settings.variant, settings.also) == ("int8", ("exits", "threads1+buckets8"))
+
+
+def test_variants_that_are_built_alike_are_the_first_of_them() -> None:
+    texts = ["seq16+int8", "int8 +seq16", "fp32", "int8", "seq16", "seq16 + fp32", "int8-static+seq16"]
+    expected = ["seq16+int8", "fp32", "int8", "seq16", "int8-static+seq16"]
+    assert [variant.text for variant in variants.distinct(texts)] == expected
 
 
 def test_precision_is_that_of_the_scheme() -> None:

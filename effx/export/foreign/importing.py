@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import shutil
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -339,7 +339,7 @@ def _compared(
     from effx.export.source import ExportSource
     from effx.specs import variants
 
-    variant = replace(variants.parse(source.variant), text=source.variant)
+    variant = variants.parse(source.variant)
     with scratch.folder("import") as temporary:
         of_checkpoint = ExportSource(checkpoint, temporary, data_folder)
         types = "token_type_ids" in source.interface.inputs.values()

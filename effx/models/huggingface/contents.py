@@ -6,16 +6,19 @@ of pretraining, and a pooler that the task model does not have.
 
 from __future__ import annotations
 
+import os.path
 import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from effx import model_files
 from effx.errors import one_line
 from effx.models import heads
 from effx.models.huggingface import pooling
 from effx.models.huggingface.folder import ModelFolder, wrong
 from effx.models.huggingface.weights import Tensors
 from effx.specs import head_labels
+from effx.specs.families import POSITIONS_AFTER_PADDING
 from effx.specs.heads import Head
 
 _BUFFERS = re.compile(r"(^|\.)embeddings\.(position_ids|token_type_ids)$")
@@ -29,6 +32,11 @@ _SIGMOID = "Sigmoid"
 _TAKEN_OVER = ("nomic_bert",)
 """Model types whose original code transformers has taken over, so that their files name it."""
 
+_CHUNKED = ("bert", "roberta", "xlm-roberta", "camembert", "electra", "distilbert")
+"""Model types whose FFN transformers computes in parts of ``chunk_size_feed_forward`` tokens."""
+_PADDING_BEFORE = POSITIONS_AFTER_PADDING - {"mpnet"}
+"""Model types whose positions begin after ``pad_token_id``; MPNet's begin after 1, whatever it is."""
+
 _RANGES = {
     "layer_norm_eps": (0.0, 1.0), "initializer_range": (0.0, 100.0), "hidden_dropout_prob": (0.0, 1.0),
     "attention_probs_dropout_prob": (0.0, 1.0), "classifier_dropout": (0.0, 1.0), "dropout": (0.0, 1.0),
@@ -41,8 +49,9 @@ def check_config(folder: ModelFolder) -> None:
     """Raise for a config that describes more than effx computes.
 
     Raises:
-        UsageError: code of its own, relative position embeddings, a decoder, cross attention, quantized
-            weights, another normalisation, or a number outside its range.
+        UsageError: code of its own, other files of weights, relative position embeddings, a decoder, cross
+            attention, quantized weights, another normalisation, no padding token where positions need it,
+            an FFN in parts, or a number outside its range.
     """
     config = folder.config
     if code := _own_code(config):
@@ -51,6 +60,7 @@ def check_config(folder: ModelFolder) -> None:
             f"config.json names code of its own for the model (auto_map: {one_line(code, 80)}), and effx "
             "computes the model of transformers: if both compute the same, remove auto_map from config.json",
         )
+    _check_weights(folder)
     positions = config.get("position_embedding_type")
     if positions not in (None, "absolute"):
         raise wrong(
@@ -73,6 +83,20 @@ def check_config(folder: ModelFolder) -> None:
                 folder.name,
                 f"config.json: {key}: expected a number from {low:g} to {high:g}, got {one_line(value, 40)}",
             )
+    kind, padding = config.get("model_type"), config.get("pad_token_id", 1)
+    if kind in _PADDING_BEFORE and (not isinstance(padding, int) or isinstance(padding, bool)):
+        raise wrong(
+            folder.name,
+            f"config.json: pad_token_id: expected an integer, got {one_line(padding, 40)}: positions of "
+            f"{kind} begin after it: set it to the id of the tokenizer's padding token, usually 1",
+        )
+    parts = config.get("chunk_size_feed_forward")
+    if kind in _CHUNKED and isinstance(parts, int) and parts > 0:
+        raise wrong(
+            folder.name,
+            f"config.json: chunk_size_feed_forward is {parts}, and lengths that are no multiple of it "
+            "cannot be computed: set it to 0, which gives the same answers",
+        )
     architectures = config.get("architectures")
     if architectures is not None and not isinstance(architectures, list):
         raise wrong(
@@ -80,6 +104,18 @@ def check_config(folder: ModelFolder) -> None:
         )
     if config.get("layer_norm_type") not in (None, "layer_norm"):
         raise wrong(folder.name, f"its normalisation is {config['layer_norm_type']}, not LayerNorm")
+
+
+def _check_weights(folder: ModelFolder) -> None:
+    """Raise where transformers 5 reads other weights than the usual ones, because config.json names them."""
+    named, read = folder.config.get("transformers_weights"), model_files.weights_or_index(folder.path)
+    if named is None or read is None or (isinstance(named, str) and os.path.normpath(named) == read.name):
+        return
+    raise wrong(
+        folder.name,
+        f"config.json names {one_line(named, 80)} as its weights (transformers_weights), and effx reads "
+        f"{read.name}: keep the right one of both as {read.name}, and remove the key from config.json",
+    )
 
 
 def _own_code(config: Mapping[str, Any]) -> str | None:

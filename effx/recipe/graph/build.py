@@ -15,6 +15,7 @@ from effx.recipe.graph.plan import Artifacts
 from effx.recipe.language.recipe import ModelEntry, Recipe, TaskEntry, level_of, lottery_settings
 from effx.specs.levels import SUPER, Level
 from effx.specs.stages import ExportStage, ProfileStage, ReportStage
+from effx.specs.variants import distinct
 
 
 def cells(recipe: Recipe, digests: Digests, host: str, artifacts: Artifacts) -> list[Cell]:
@@ -106,8 +107,8 @@ class _Part:
             )
         self.checkpoints[chain.labels] = cell
         engines: list[Cell] = []
-        for variant in dict.fromkeys(variant.text for variant in exported_variants(builder.recipe, chain)):
-            engines += _engines(builder, cell, task, variant, self.host)
+        for variant in distinct(entry.text for entry in exported_variants(builder.recipe, chain)):
+            engines += _engines(builder, cell, task, variant.text, self.host)
         return engines
 
 

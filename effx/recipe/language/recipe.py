@@ -35,8 +35,7 @@ _OF_RECIPE = frozenset({"seed", "limit"})
 
 
 def _variant(text: str) -> str:
-    variants.parse(text)
-    return text
+    return variants.parse(text).text
 
 
 class TaskEntry(Settings):
@@ -158,7 +157,7 @@ class VariantEntry(Settings):
 
     @property
     def text(self) -> str:
-        """The variant as written."""
+        """The variant as written, without spaces."""
         return self.variant
 
 

@@ -88,7 +88,8 @@ def load(path: str | Path, assignments: Sequence[str] = (), *, workspace: str | 
     """Read and check a recipe.
 
     Args:
-        path: the YAML file. Paths in it are relative to the working directory, as on the command line.
+        path: the YAML file. Paths in it are relative to the working directory, as on the command line, and
+            begin in the home folder with ``~``.
         assignments: ``key=value`` with dotted keys; they override the file.
         workspace: overrides the recipe's.
 
@@ -137,6 +138,8 @@ class _RecipeReader:
         values = self._normalised()
         if workspace is not None:
             values["workspace"] = str(workspace)
+        if isinstance(values["workspace"], str):
+            values["workspace"] = os.path.expanduser(values["workspace"])
         recipe = None
         try:
             recipe = Recipe.model_validate(values)

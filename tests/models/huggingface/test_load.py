@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModelForQuestionAnswering,
+    AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
     PreTrainedModel,
     pipeline,
@@ -215,6 +216,75 @@ def test_what_would_be_left_out_is_refused_by_name(
     with pytest.raises(EffxError, match=message) as caught:
         load(tmp_path / "m", TASKS["mnli"])
     assert "\n" not in str(caught.value)
+
+
+def test_weights_that_only_config_json_names_are_refused(encoders: dict[str, Path], tmp_path: Path) -> None:
+    """transformers 5 reads the file that the config names, and effx the usual one."""
+    folder = tmp_path / "m"
+    saved = classifier(encoders["bert"], folder, NLI)
+    classifier(encoders["bert"], tmp_path / "other", NLI, seed=6)
+    shutil.copy(tmp_path / "other" / "model.safetensors", folder / "other.safetensors")
+    for named in ("other.safetensors", "pytorch_model.bin", ["model.safetensors"]):
+        change_config(folder, transformers_weights=named)
+        with pytest.raises(UsageError, match="as its weights .transformers_weights., .* model.safetensors"):
+            load(folder, TASKS["mnli"])
+    for named in ("model.safetensors", "./model.safetensors", None):
+        change_config(folder, transformers_weights=named)
+        loaded = load(folder, TASKS["mnli"])
+        assert torch.equal(loaded.model.classifier.weight, saved.classifier.weight)
+
+
+def test_an_index_of_shards_may_be_named(encoders: dict[str, Path], tmp_path: Path) -> None:
+    saved = classifier(encoders["bert"], tmp_path / "m", NLI, max_shard_size="20KB")
+    change_config(tmp_path / "m", transformers_weights="model.safetensors.index.json")
+    loaded = load(tmp_path / "m", TASKS["mnli"])
+    assert torch.equal(loaded.model.classifier.weight, saved.classifier.weight)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_an_ffn_in_parts_is_refused_where_transformers_computes_it_so(
+    name: str, encoders: dict[str, Path], tmp_path: Path
+) -> None:
+    saved = classifier(encoders[name], tmp_path / "m", NLI)
+    change_config(tmp_path / "m", chunk_size_feed_forward=2)
+    theirs = AutoModelForSequenceClassification.from_pretrained(tmp_path / "m")
+    try:
+        theirs(torch.arange(3)[None])  # no multiple of 2
+    except ValueError:
+        with pytest.raises(UsageError, match="chunk_size_feed_forward is 2, .* set it to 0"):
+            load(tmp_path / "m", TASKS["mnli"])
+    else:
+        load(tmp_path / "m", TASKS["mnli"])
+    change_config(tmp_path / "m", chunk_size_feed_forward=0)
+    loaded = load(tmp_path / "m", TASKS["mnli"])
+    ours, expected = logits(loaded.model, tmp_path / "m"), logits(saved, tmp_path / "m")
+    assert sorted(ours[0]) == pytest.approx(sorted(expected[0]), abs=1e-6)
+
+
+@pytest.mark.parametrize("name", ["bert", "roberta", "mpnet", "distilbert"])
+def test_positions_after_padding_need_its_id(name: str, encoders: dict[str, Path], tmp_path: Path) -> None:
+    """A config may have no id, which is then the family's, but null is none for transformers either."""
+    saved = classifier(encoders[name], tmp_path / "m", NLI)
+    change_config(tmp_path / "m", pad_token_id=None)
+    try:
+        AutoModelForSequenceClassification.from_pretrained(tmp_path / "m")(torch.arange(3)[None])
+    except TypeError:
+        with pytest.raises(UsageError, match="pad_token_id: expected an integer, got None: positions of"):
+            load(tmp_path / "m", TASKS["mnli"])
+    else:
+        ours = logits(load(tmp_path / "m", TASKS["mnli"]).model, tmp_path / "m")
+        assert sorted(ours[0]) == pytest.approx(sorted(logits(saved, tmp_path / "m")[0]), abs=1e-6)
+
+
+@pytest.mark.parametrize("name", ["roberta", "mpnet"])
+def test_a_config_without_an_id_of_padding_has_the_usual_one(
+    name: str, encoders: dict[str, Path], tmp_path: Path
+) -> None:
+    classifier(encoders[name], tmp_path / "m", NLI)
+    config = json.loads((tmp_path / "m" / "config.json").read_text())
+    del config["pad_token_id"]
+    (tmp_path / "m" / "config.json").write_text(json.dumps(config))
+    assert load(tmp_path / "m", TASKS["mnli"]).model.config.pad_token_id == 1
 
 
 @pytest.mark.parametrize("named", ["BertModel", "MyBert", "BertForPair", None])

@@ -519,6 +519,10 @@ def test_an_engine_that_two_variants_name_is_built_once(folder: Path) -> None:
     planned = plan(folder, "variants=[fp32, {variant: fp32, of: full}, tokens, exit+int8, tokens+exit]")
     needs = planned.entries["profile sst2"].cell.sources
     assert "export sst2-tiny-full-s0.fp32.openvino" in needs and len(set(needs)) == len(needs)
+    planned = plan(folder, "tokens={}", "exits={}", "variants=[seq16 + int8, int8+seq16, seq16+int8]")
+    needs = planned.entries["profile sst2"].cell.sources
+    exports = [need for need in needs if need.startswith("export sst2-tiny-full-s0.")]
+    assert exports and all(".seq16+int8." in export for export in exports)
 
 
 SUPER = """

@@ -322,6 +322,17 @@ def test_overrides_replace_values_and_exponents_are_numbers(tmp_path: Path) -> N
     assert recipe.workspace == "effx-recipe"
 
 
+def test_a_workspace_may_be_in_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    path, home = tmp_path / "recipe.yaml", tmp_path / "home"
+    path.write_text(GOOD + "workspace: ~/w\n")
+    assert load(path).folder == home / "w"
+    assert load(path).resolved()["workspace"] == str(home / "w")
+    assert load(path, ["workspace=~/set"]).folder == home / "set"
+    assert load(path, workspace=Path("~/given")).folder == home / "given"
+    assert load(path, workspace="a/~b").folder == Path("a/~b")
+
+
 def test_a_resolved_recipe_reads_as_itself(tmp_path: Path) -> None:
     text = (RECIPES / "demo.yaml").read_text() + "budgets: {cell_s: 9}\nseeds: [1]\n"
     first = read(tmp_path, text)
