@@ -9,6 +9,9 @@ from matplotlib.figure import Figure
 
 from effx.train import figures
 
+_BESIDE = 0.02
+"""Distance of two models' bars for the same rows, as a share of the rows: they would hide each other."""
+
 
 def scores(table: dict[str, Any], path: Path) -> None:
     """Draw the means with bars of one standard deviation over draws; the rows are on a logarithmic axis."""
@@ -21,8 +24,9 @@ def scores(table: dict[str, Any], path: Path) -> None:
                 (row for row in table["summary"] if row["model"] == model), key=lambda row: int(row["rows"])
             )
             spreads = [row["scores"][metric] for row in rows]
+            beside = 1 + _BESIDE * (number - (len(table["models"]) - 1) / 2)
             axes.errorbar(
-                [row["rows"] for row in rows],
+                [row["rows"] * beside for row in rows],
                 [spread["mean"] for spread in spreads],
                 yerr=[spread["std"] or 0.0 for spread in spreads],
                 color=figures.COLOURS[number % len(figures.COLOURS)],
@@ -30,6 +34,9 @@ def scores(table: dict[str, Any], path: Path) -> None:
                 markersize=5, elinewidth=1, capsize=2, linewidth=1.2, label=model,
             )  # fmt: skip
         axes.set_xscale("log")
+        counts = sorted({row["rows"] for row in table["summary"]})
+        axes.set_xticks(counts, [f"{count:,}" for count in counts])
+        axes.set_xticks([], minor=True)
         axes.set_xlabel("training rows")
         axes.set_ylabel(f"{metric}, {table['validation_rows']} validation rows")
         axes.set_title(f"adaptation to {table['task']}", loc="left", fontsize=10)
