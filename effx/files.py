@@ -18,7 +18,7 @@ import re
 import shutil
 import socket
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -182,6 +182,16 @@ def _put_in_place(temporary: Path, target: Path) -> None:
         retired.rename(temporary)  # by its name, it would be put back if this process were killed
         shutil.rmtree(temporary, ignore_errors=True)
     _sync(target.parent)
+
+
+def of_one_name(folders: Iterable[Path]) -> tuple[Path, Path] | None:
+    """Return the first two folders of one name, links by their targets; None: all names differ."""
+    by_name: dict[str, Path] = {}
+    for folder in folders:
+        other = by_name.setdefault(folder.resolve().name, folder)
+        if other is not folder:
+            return other, folder
+    return None
 
 
 def culprit(error: OSError, folder: Path) -> Path:

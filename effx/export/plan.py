@@ -151,15 +151,12 @@ Outcome = tuple[Path, EffxError | None]
 def _distinct(folders: Sequence[Path]) -> list[Path]:
     """Return the folders of checkpoints, each once; refuse two of one name, which names their engines."""
     folders = list({folder.resolve(): folder for folder in folders}.values())
-    by_name: dict[str, Path] = {}
-    for folder in folders:
-        other = by_name.setdefault(folder.resolve().name, folder)
-        if other is not folder:
-            raise UsageError(
-                f"{other} and {folder} are two checkpoints of one name, which names their engines: rename a "
-                "folder, or write their engines to different folders",
-                settings="out",
-            )
+    if (pair := files.of_one_name(folders)) is not None:
+        raise UsageError(
+            f"{pair[0]} and {pair[1]} are two checkpoints of one name, which names their engines: rename a "
+            "folder, or write their engines to different folders",
+            settings="out",
+        )
     return folders
 
 

@@ -217,14 +217,11 @@ def _journal(header: SessionHeader, out: Path, path: Path | None, resumed: Journ
 
 def _check_names(folders: Sequence[Path]) -> None:
     """Refuse engines of one name: results are told apart by the names of their engines."""
-    by_name: dict[str, Path] = {}
-    for folder in folders:
-        other = by_name.setdefault(folder.resolve().name, folder)
-        if other is not folder:
-            raise UsageError(
-                f"{other} and {folder} are two engines of one name, which names their results: rename one of "
-                "the folders"
-            )
+    if (pair := files.of_one_name(folders)) is not None:
+        raise UsageError(
+            f"{pair[0]} and {pair[1]} are two engines of one name, which names their results: rename one of "
+            "the folders"
+        )
 
 
 def _prepare(
