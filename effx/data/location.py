@@ -39,9 +39,7 @@ def recorded(task: Task, source: DataLocation) -> DataRecord | None:
 def locate(given: DataLocation, task: Task, record: DataRecord | None) -> DataSource | None:
     """Return where the rows of an artifact are: where the user says, or where they were when it was made.
 
-    Settings of how files are read that the user does not give are those of the artifact. A file of another
-    name and another content than the one that was divided into training and validation rows is not divided:
-    all its rows are used, which is said.
+    Settings of how files are read that the user does not give are those of the artifact.
 
     Args:
         given: file or folder that the user names; None: as recorded.
@@ -49,7 +47,8 @@ def locate(given: DataLocation, task: Task, record: DataRecord | None) -> DataSo
         record: the artifact's.
 
     Raises:
-        DataError: the user names none, and where the recorded rows are is not known on this machine.
+        DataError: the user names none, and where the recorded rows are is not known on this machine; or the
+            user names another file than the one that was divided into training and validation rows.
     """
     source = DataSource.of(given)
     if record is None:

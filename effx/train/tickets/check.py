@@ -43,7 +43,7 @@ def check(
 
     Raises:
         UsageError: a level prunes nothing or too much, a setting does not fit the model or this machine, or
-            scores are of another encoder.
+            scores are of other layers, heads or neurons, or lack some.
         ArtifactError: scores are missing or damaged.
         DataError: the rows do not fit the task.
     """
