@@ -57,8 +57,8 @@ if TYPE_CHECKING:
 )  # fmt: skip
 @click.option(
     "--coarse", is_flag=True,
-    help="Measure every third number of heads, and about half as many numbers of neurons; costs between them "
-    "are interpolated. This takes about half the time.",
+    help="Measure one head and every third number of heads, and about half as many numbers of neurons; costs "
+    "between them are interpolated. This takes about half the time.",
 )  # fmt: skip
 @options.table_meter
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Random seed.")

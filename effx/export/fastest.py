@@ -41,6 +41,8 @@ class Files:
 def seconds(candidates: Sequence[Files], encoded: Encoded, workload: Workload | None) -> list[float]:
     """Return the seconds per query of each candidate: the median of three rounds.
 
+    All answer the same queries: as many as the first one answers in about a second.
+
     Args:
         candidates: files that can be opened here.
         encoded: rows to ask.
@@ -48,12 +50,18 @@ def seconds(candidates: Sequence[Files], encoded: Encoded, workload: Workload | 
     """
     rounds: list[list[float]] = [[] for _ in candidates]
     kinds = queries(encoded, workload)
+    counts: list[int] | None = None
     for number in range(_ROUNDS):
         order = range(len(candidates))
         for position in order if number % 2 == 0 else reversed(order):
             candidate = candidates[position]
             with engines.open_unchecked(candidate.folder, candidate.backend, candidate.runtime) as session:
-                means = [_mean_seconds(session, of_kind) for of_kind in kinds]
+                if counts is None:
+                    counts = [_affordable(session, of_kind) for of_kind in kinds]
+                means = [
+                    _mean_seconds(session, of_kind[:count])
+                    for of_kind, count in zip(kinds, counts, strict=True)
+                ]
             rounds[position].append(float(np.exp(np.mean(np.log(means)))))
     return [float(np.median(of_one)) for of_one in rounds]
 
@@ -85,17 +93,27 @@ def queries(encoded: Encoded, workload: Workload | None) -> list[list[dict[str, 
     return [[encoded.batch(part) for part in np.array_split(ordered, max(1, len(ordered) // workload.batch))]]
 
 
-def _mean_seconds(session: Session, queries: Sequence[dict[str, np.ndarray]]) -> float:
-    """Return the mean seconds of as many queries as take about a second.
-
-    Each shape runs once before: some runtimes compile it then, which takes longer than all queries.
-    """
-    for query in {query["input_ids"].shape: query for query in queries}.values():
-        session.infer(query)
+def _affordable(session: Session, queries: Sequence[dict[str, np.ndarray]]) -> int:
+    """Return how many of the queries take about a second."""
+    _compile(session, queries)
     started = time.perf_counter()
     for count, query in enumerate(queries, 1):
         session.infer(query)
-        spent = time.perf_counter() - started
-        if spent > _SECONDS and count >= _LEAST_QUERIES:
+        if time.perf_counter() - started > _SECONDS and count >= _LEAST_QUERIES:
             break
-    return spent / count
+    return count
+
+
+def _mean_seconds(session: Session, queries: Sequence[dict[str, np.ndarray]]) -> float:
+    """Return the mean seconds of the queries."""
+    _compile(session, queries)
+    started = time.perf_counter()
+    for query in queries:
+        session.infer(query)
+    return (time.perf_counter() - started) / len(queries)
+
+
+def _compile(session: Session, queries: Sequence[dict[str, np.ndarray]]) -> None:
+    """Ask one query of each shape: some runtimes compile it then, which takes longer than all queries."""
+    for query in {query["input_ids"].shape: query for query in queries}.values():
+        session.infer(query)

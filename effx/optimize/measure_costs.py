@@ -159,10 +159,11 @@ def _measured(
 ) -> Measured:  # fmt: skip
     """Measure probes first, then random structures: memory holds one of these groups at a time."""
     checked = [name for name in files if name.startswith(CHECK)]
+    groups = [[name for name in files if name not in checked]]
+    if checked:
+        groups.append([*(name for name in probes.anchors() if name in files), *checked])
     found = Measured({}, {})
-    for group in ([name for name in files if name not in checked], [UNREDUCED, *checked]):
-        if len(group) == 1:
-            continue
+    for group in groups:
         with _loaded({name: files[name] for name in group}, threads) as sessions:
             chosen = _warm(sessions, queries)
             found.seconds = joined(found.seconds, _timed(sessions, chosen, rounds, seed))

@@ -61,12 +61,21 @@ def of_size(part: str, size: int) -> str:
     return f"{part}{size}"
 
 
+def anchors() -> list[str]:
+    """Return the names of the graphs that are measured beside the equal layers and beside the random structures.
+
+    They tell how much faster or slower the machine was then.
+    """
+    return [UNREDUCED, FULL, FEWER, of_size("heads", 0), of_size("neurons", 0)]
+
+
 def sizes(whole: Structure, *, coarse: bool = False) -> tuple[list[int], list[int]]:
     """Return the numbers of heads and of neurons that are measured, rising.
 
     Args:
         whole: the unreduced structure.
-        coarse: every third number of heads, and a coarser sequence of neurons.
+        coarse: one head and every third number of heads, and a coarser sequence of neurons. The first head costs
+            more than the others, since it brings the attention's nodes along.
 
     Raises:
         UsageError: the layers differ, or lack a part.
@@ -75,7 +84,7 @@ def sizes(whole: Structure, *, coarse: bool = False) -> tuple[list[int], list[in
     if len(shapes) != 1 or 0 in (shape := shapes.pop()):
         raise UsageError("a cost table needs a checkpoint whose layers are all equal: expected one that lost "
                          "no heads and neurons.", settings="checkpoint")  # fmt: skip
-    heads = sorted({*range(0, shape[0], 3 if coarse else 1), shape[0]})
+    heads = sorted({0, 1, *range(0, shape[0], 3 if coarse else 1), shape[0]})
     return heads, neuron_sizes(shape[1], factor=_COARSE_FACTOR if coarse else _FACTOR)
 
 

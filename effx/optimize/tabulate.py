@@ -42,9 +42,13 @@ class Measured:
 
 
 def joined(before: dict[str, np.ndarray], values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Return what two groups cost at one speed of the machine, that of the first."""
+    """Return what two groups cost at one speed of the machine, that of the first.
+
+    The ratio of their speeds is the median over the graphs that are in both.
+    """
     steady = at_one_speed(values)
-    scale = np.median(before[probes.UNREDUCED]) / np.median(steady[probes.UNREDUCED]) if before else 1.0
+    shared = [np.median(before[name]) / np.median(steady[name]) for name in steady if name in before]
+    scale = np.median(shared) if before else 1.0
     return {name: scale * each for name, each in steady.items()} | before
 
 

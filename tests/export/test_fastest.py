@@ -86,6 +86,39 @@ def test_what_a_runtime_does_when_a_shape_is_new_is_not_timed(monkeypatch: pytes
     assert fastest._mean_seconds(session, queries) == pytest.approx(0.001)  # type: ignore[arg-type]
 
 
+def test_a_slow_and_a_fast_candidate_answer_the_same_queries(
+    encoded: Encoded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, asked = [0.0], dict[str, list[int]]()
+
+    class Timed:
+        """A session whose queries take as many milliseconds as they have tokens, times a factor."""
+
+        def __init__(self, name: str, factor: float) -> None:
+            self.name, self.factor = name, factor
+
+        def __enter__(self) -> Timed:
+            return self
+
+        def __exit__(self, *_: object) -> None: ...
+
+        def infer(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+            length = inputs["input_ids"].shape[1]
+            asked.setdefault(self.name, []).append(length)
+            now[0] += 0.001 * self.factor * length
+            return {}
+
+    factors = {"slow": 8.0, "fast": 4.0}
+    monkeypatch.setattr(
+        fastest.engines, "open_unchecked", lambda folder, *_: Timed(folder.name, factors[folder.name])
+    )
+    monkeypatch.setattr(fastest, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    files = [Files(Path(name), "onnxruntime", RuntimeSettings(("model.onnx",))) for name in factors]
+    slow, fast = fastest.seconds(files, encoded, built_for("single"))
+    assert slow == pytest.approx(2 * fast)
+    assert len(asked["fast"]) < 3 * 64  # the slow one decides: about a second of it
+
+
 def test_what_was_tried_is_in_the_manifest(checkpoint: Checkpoint, tmp_path: Path) -> None:
     engine = export(checkpoint.folder, "fp32", "onnxruntime", tmp_path, built_for="single")
     manifest = engine.manifest

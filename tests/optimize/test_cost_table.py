@@ -17,7 +17,7 @@ from effx.models import families, structure
 from effx.optimize.cost_table import CostTable, LayerSize, neuron_sizes
 from effx.optimize.measure_costs import measure
 from effx.optimize.probes import random_structures, sizes
-from effx.optimize.tabulate import at_one_speed
+from effx.optimize.tabulate import at_one_speed, joined
 from effx.structure import Layer, Structure
 from tests.models import tiny
 
@@ -102,6 +102,26 @@ def test_times_are_those_at_one_speed() -> None:
     found = at_one_speed(timed)
     assert all(found[f"heads{n}"].tolist() == [n] * 4 for n in range(1, 6))
     assert found["full"].tolist() == [7.0, 7.0, 7.0, 21.0]
+
+
+def test_groups_that_were_measured_at_other_speeds_are_joined() -> None:
+    """The speed is that of most of the graphs in both: one that was slow by chance does not count."""
+    costs = {"unreduced": 6.0, "full": 6.0, "fewer": 3.0, "heads0": 4.0}
+    before = {name: np.full(4, cost) for name, cost in costs.items()}
+    later = {name: 1.5 * values for name, values in before.items()} | {"check0": np.full(4, 1.5 * 2.0)}
+    later["unreduced"] = later["unreduced"] * 1.2
+    found = joined(before, later)
+    assert found["check0"] == pytest.approx(np.full(4, 2.0))
+    assert {name: found[name].tolist() for name in costs} == {name: before[name].tolist() for name in costs}
+
+
+def test_one_head_is_measured_in_coarse_tables_too() -> None:
+    """The first head brings the nodes of attention along, so it is not a third of three."""
+    layer = Layer(0, tuple(range(12)), 1536, tuple(range(1536)))
+    assert sizes(Structure((layer,)), coarse=True)[0] == [0, 1, 3, 6, 9, 12]
+    assert sizes(Structure((layer,)))[0] == [*range(13)]
+    one = Layer(0, (0,), 64, tuple(range(64)))
+    assert sizes(Structure((one,)), coarse=True)[0] == [0, 1]
 
 
 @pytest.mark.parametrize("family", sorted(families.FAMILIES))
