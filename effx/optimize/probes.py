@@ -62,7 +62,7 @@ def of_size(part: str, size: int) -> str:
 
 
 def anchors() -> list[str]:
-    """Return the names of the graphs that are measured beside the equal layers and beside the random structures.
+    """Return the names of the graphs that are measured with the equal layers, and with the random structures.
 
     They tell how much faster or slower the machine was then.
     """
@@ -74,8 +74,8 @@ def sizes(whole: Structure, *, coarse: bool = False) -> tuple[list[int], list[in
 
     Args:
         whole: the unreduced structure.
-        coarse: one head and every third number of heads, and a coarser sequence of neurons. The first head costs
-            more than the others, since it brings the attention's nodes along.
+        coarse: one head and every third number of heads, and a coarser sequence of neurons. The first head
+            costs more than the others, since it brings the attention's nodes along.
 
     Raises:
         UsageError: the layers differ, or lack a part.
