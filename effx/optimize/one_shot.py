@@ -303,7 +303,8 @@ def _search(
         sizes = [*(size for size in grid if size < most.neurons), most.neurons]
         heads = range(most.heads + 1)
         of_layer = [_Option(h, m) for h, m in itertools.product(heads, sizes)]
-        of_layer += [_Option(0, 0, removed=True)] if _may_go(model, layer.index) else []
+        if _may_go(model, layer.index):  # instead of a layer without heads and FFN, which costs more
+            of_layer = [_Option(0, 0, removed=True), *(o for o in of_layer if o != _Option(0, 0))]
         options.append(of_layer)
         costs.append(
             np.array([0.0 if o.removed else costs_of.of_layer(o.heads, o.neurons) for o in of_layer])
@@ -432,7 +433,8 @@ class _Comparison:
         try:
             for number, option in enumerate(options):
                 if option.removed:
-                    handles.append(modules[number].register_forward_hook(_identity))
+                    # before the hook of mean pooling, which would otherwise be undone for the last layer
+                    handles.append(modules[number].register_forward_hook(_identity, prepend=True))
                     continue
                 self._set("heads", number, option.heads)
                 self._set("neurons", number, option.neurons)

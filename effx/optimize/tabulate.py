@@ -169,11 +169,11 @@ class _Differences:
         return [(size, float(cost), ends) for size, cost, ends in zip(sizes, rising, intervals, strict=True)]
 
     def empty_layer(self, heads: _Costs, neurons: _Costs) -> float:
-        """Return the cost of a layer without heads and FFN."""
+        """Return the cost of a layer without heads and FFN; 0 if noise would make it negative."""
         if self._count == 1:
             return 0.0
         layers = float(self._average(self._measured[probes.FULL] - self._measured[probes.FEWER]))
-        return layers / (self._count - self._count // 2) - heads[-1][1] - neurons[-1][1]
+        return max(0.0, layers / (self._count - self._count // 2) - heads[-1][1] - neurons[-1][1])
 
     def _beyond_none(self, part: str, size: int, *, last: bool) -> np.ndarray:
         """Return float64 [rounds], the cost of a layer beyond that without the part; ``last``: of all."""

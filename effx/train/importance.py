@@ -63,8 +63,9 @@ def measure(
     neurons: bool = False,
     precision: str = "fp32",
     seed: int = 0,
+    normalised: bool = True,
 ) -> Importance:
-    """Return the normalised scores of a model's structures.
+    """Return the scores of a model's structures, divided by their norms where the method does that.
 
     Args:
         model: a task model of a supported family; scored in eval mode, its mode is restored afterwards.
@@ -73,6 +74,7 @@ def measure(
         neurons: score FFN neurons too.
         precision: ``fp32``, ``bf16`` or ``auto`` (as in training), of the passes.
         seed: of the ``random`` method.
+        normalised: False: as they are, so that heads, neurons and layers can be compared with each other.
 
     Raises:
         UsageError: unknown method, no batches, or bf16 on a processor without it.
@@ -85,7 +87,7 @@ def measure(
         raw = _magnitude(model, neurons)
     else:
         raw = _random(model, neurons, seed)
-    return raw.normalised() if chosen.normalised else raw
+    return raw.normalised() if normalised and chosen.normalised else raw
 
 
 def check_method(method: str) -> None:
