@@ -557,7 +557,7 @@ def _timed(
     """Return the candidates with their seconds per query."""
     files = [Files(candidate.folder, job.backend, candidate.runtime) for candidate in candidates]
     with context.exclusive():
-        seconds = fastest.seconds(files, reference.encoded, _workload(job))
+        seconds = fastest.seconds(files, parity.without_longest(reference.encoded), _workload(job))
     return [replace(candidate, seconds=each) for candidate, each in zip(candidates, seconds, strict=True)]
 
 

@@ -359,6 +359,11 @@ def with_longest(encoded: Encoded, limit: int) -> Encoded:
     return _with_sequence(encoded, limit, encoded.row_count)
 
 
+def without_longest(encoded: Encoded) -> Encoded:
+    """Return rows of :func:`with_longest` without the additional row, which no query of a user looks like."""
+    return encoded.take(np.arange(encoded.row_count - 1))
+
+
 def _with_sequence(encoded: Encoded, limit: int, row: int) -> Encoded:
     """Return the rows and a sequence of ``limit`` tokens that belongs to a row, the last or a new one."""
     ids = np.resize(encoded.ids, limit)

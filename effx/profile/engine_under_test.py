@@ -20,7 +20,7 @@ from effx.meters import Meter, whole_machine
 from effx.profile import record
 from effx.profile.client import WorkerClient
 from effx.profile.journal import timestamp
-from effx.profile.protocol import Block, BlockLimits, MemoryUse, OpenedEngine, Scored, WarmedUp
+from effx.profile.protocol import Block, BlockLimits, MemoryUse, OpenedEngine, Rested, Scored, WarmedUp
 from effx.results import MOST_LOAD, EnergyWindow, Quality, ReferenceEngine, RuntimeRecord, facts
 from effx.specs import workloads
 from effx.specs.measurement import MeasurementPlan
@@ -198,6 +198,7 @@ class EngineUnderTest:
             )
         self.runtime = runtime
         self.mean_tokens = float(np.mean(opened.lengths))
+        self._rest()
 
     def unload(self) -> None:
         """End the worker without a further request."""
@@ -244,6 +245,7 @@ class EngineUnderTest:
             )
         if depths := next(iter(answers.values())).depths:
             self.mean_depth = float(np.mean(depths))
+        self._rest()
 
     def _score(self, workload: Workload, only: list[int] | None = None) -> _Answers:
         """Return the answers to rows in the batches of a workload.
@@ -314,10 +316,13 @@ class EngineUnderTest:
             return
         warmed = WarmedUp(**self._request("warm_up", workload=workload.to_json(), limit_s=self.plan.warmup_s))
         if warmed.steady is False:
-            flags = self.samples(workload).flags
-            flags.append("not steady after warm-up")
-            flags[:] = dict.fromkeys(flags)
+            self._flag(workload, "not steady after warm-up")
         self._warm_for = workload
+
+    def _flag(self, workload: Workload, flag: str) -> None:
+        flags = self.samples(workload).flags
+        flags.append(flag)
+        flags[:] = dict.fromkeys(flags)
 
     def run_block(self, workload: Workload, round_number: int, rounds: int, limits: BlockLimits) -> Block:
         """Measure one block of a workload; the blocks of all rounds begin evenly spread over its queries."""
@@ -328,6 +333,8 @@ class EngineUnderTest:
         self.quota_periods += passed.periods
         self.throttled_periods += passed.throttled
         self.add_block(workload, round_number, block)
+        if not self._rest():
+            self._flag(workload, "its threads compute between queries, which slows engines after it")
         return block
 
     def add_block(self, workload: Workload, round_number: int, block: Block) -> None:
@@ -362,6 +369,7 @@ class EngineUnderTest:
         )
         self.samples(workloads.server(rate_per_s)).add(round_number, block)
         self.measured_s += block.elapsed_s
+        self._rest()
         return block
 
     def run_window(self, workload: Workload, offset: float, meter: Meter, length_s: float) -> None:
@@ -374,6 +382,7 @@ class EngineUnderTest:
         block = self._block(workload, offset, limits, lasting_s=length_s)
         metering_s = time.process_time() - metering_s
         reading = meter.stop(block.cpu_s, block.during)
+        self._rest()
         if reading.joules is None:
             samples.window_reason = reading.reason
             return
@@ -415,6 +424,10 @@ class EngineUnderTest:
         )
         self.measured_s += block.elapsed_s
         return block
+
+    def _rest(self) -> bool:
+        """Let the engine's threads come to rest, before another engine is measured."""
+        return Rested(**self._request("rest")).idle
 
     def _request(self, action: str, *, lasting_s: float = 0.0, **arguments: Any) -> Any:
         assert self._client is not None, "the engine is not loaded"

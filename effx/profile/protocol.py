@@ -5,11 +5,13 @@
     warm_up   workload                     -> WarmedUp: whether latency became steady
     block     workload, offset, limits     -> Block: seconds per query of queries back to back
     serve     rate, offset, limits, lead   -> Block: seconds from scheduled arrival to answer
+    rest                                   -> Rested: its threads have stopped waiting busily for work
     memory                                 -> MemoryUse: peak resident bytes, and the GPU's
 
-An energy window is a long ``block`` while a meter reads. The queries of a workload have one circular
-order, and a block begins at ``offset`` in it, from 0 to 1: every engine gets the same queries in the same
-round, however fast it is and whether it stayed loaded or not.
+After each block the worker rests: threads of a runtime wait busily for more work for a while, which would slow
+the engine that is measured next. An energy window is a long ``block`` while a meter reads. The queries of a
+workload have one circular order, and a block begins at ``offset`` in it, from 0 to 1: every engine gets the
+same queries in the same round, however fast it is and whether it stayed loaded or not.
 """
 
 from __future__ import annotations
@@ -87,6 +89,14 @@ class Block:
     """Begin and end of the work: seconds of the system's monotonic clock, which processes of a host share."""
     load: float | None = None
     """While queries arrive: their rate times the mean time that the engine took for one."""
+
+
+@dataclass(frozen=True)
+class Rested:
+    """The engine had time to come to rest."""
+
+    idle: bool
+    """Whether its process computes nothing any more."""
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,8 @@ from effx.engines.protocol import Arrays, TimedSession
 from effx.errors import ArtifactError, EffxError, UsageError, WorkerError
 from effx.host import cpu, memory
 from effx.profile.device_memory import DeviceMemory
-from effx.profile.protocol import Block, MemoryUse, OpenedEngine, Scored, WarmedUp
+from effx.profile.protocol import Block, MemoryUse, OpenedEngine, Rested, Scored, WarmedUp
+from effx.specs import backends
 from effx.specs.documents import Documents
 from effx.specs.tasks import Task
 from effx.specs.workloads import FROM_TEXT, SINGLE_STREAM, Workload
@@ -39,10 +40,15 @@ _STABLE_RATIO = 1.1
 _CHECKED_QUERIES = 100
 _RECORDING_RUNS = 3  # torch.compile warms up, records, and runs the recording
 _SPIN_S = 1e-3
+_LEAD_QUERIES, _LEAD_S = 10, 0.02
+"""Before a block: so many queries, or as many as take this long, are not timed."""
 _SCORING_S = 60.0
 """Seconds after which an accuracy pass answers with the rows scored so far."""
 _DOCUMENTS_AT_ONCE = 32
 _GOLDEN = (np.sqrt(5) - 1) / 2
+
+
+Answer = Scored | WarmedUp | Block | Rested | MemoryUse
 
 
 class Query(NamedTuple):
@@ -72,6 +78,7 @@ class Worker:
         device_memory: DeviceMemory | None = None,
         processors: Collection[int] | None = None,
         encode: Callable[[np.ndarray | None, np.ndarray | None], dict[str, np.ndarray]] | None = None,
+        prepares_shapes: bool = False,
     ) -> None:
         """Args:
         session: the loaded engine.
@@ -85,10 +92,11 @@ class Worker:
         device_memory: watches this process on the GPU.
         processors: that it may use, by their numbers; None: unknown.
         encode: encodes a query's texts, by its rows or sequences; None: ``from-text`` is not measured.
+        prepares_shapes: whether the runtime takes longer for the first query of a shape.
         """
         self._session, self._rows, self._task = session, rows, task
         self._longest, self._on_gpu, self._seed = longest, on_gpu, seed
-        self._lengths = lengths
+        self._lengths, self._prepares_shapes = lengths, prepares_shapes
         self._predictions = {
             workload: _comparable(task.behavior.restore(predictions, task.labels))
             for workload, predictions in (scored or {}).items()
@@ -143,6 +151,7 @@ class Worker:
             longest=engine.manifest.longest_input,
             on_gpu=engine.on_gpu, lengths=engine.runtime.lengths, seed=seed, device_memory=device_memory,
             processors=processors, encode=of_texts(encoder, texts, rows),
+            prepares_shapes=backends.get(engine.backend).prepares_shapes,
             scored={Workload(**each["workload"]): each["predictions"] for each in scored},
         )  # fmt: skip
 
@@ -151,15 +160,15 @@ class Worker:
         of_queries = self._rows.lengths if self._task.behavior.query_is_text else self._rows.row_lengths
         return OpenedEngine(self._session.describe(), of_queries.tolist())
 
-    def handle(self, action: str, arguments: dict[str, Any]) -> Scored | WarmedUp | Block | MemoryUse:
+    def handle(self, action: str, arguments: dict[str, Any]) -> Answer:
         """Run a request, and measure the device's memory before and after it.
 
         Raises:
             WorkerError: unknown request.
         """
-        actions: dict[str, Callable[..., Scored | WarmedUp | Block | MemoryUse]] = {
+        actions: dict[str, Callable[..., Answer]] = {
             "score": self.score, "warm_up": self.warm_up, "block": self.block, "serve": self.serve,
-            "memory": self.memory,
+            "rest": self.rest, "memory": self.memory,
         }  # fmt: skip
         if action not in actions:
             raise WorkerError(f"unknown request '{action}'")
@@ -289,13 +298,15 @@ class Worker:
         Every window times the same few queries, because other queries take longer or shorter; between
         windows other queries run, so that more shapes are seen. Too few windows decide nothing.
 
-        On a GPU, and where an engine has fixed lengths, each shape that the workload may bring runs before
-        that: what is recorded, compiled or reserved for a new shape is not part of a query.
+        On a GPU, where an engine has fixed lengths, and where a runtime prepares itself for a shape, each
+        shape that the workload may bring runs before that: what is recorded, compiled or reserved for a new
+        shape is not part of a query.
         """
-        if self._on_gpu or self._lengths is not None:
+        recorded = self._on_gpu or self._lengths is not None
+        if recorded or self._prepares_shapes:
             prepare = getattr(self._session, "prepare", self._session.infer)
             for inputs in self._shapes(workload):
-                for _ in range(_RECORDING_RUNS):
+                for _ in range(_RECORDING_RUNS if recorded else 1):
                     prepare(inputs)
         start = time.perf_counter()
         stream = self._stream(workload, 0.0)
@@ -321,9 +332,13 @@ class Worker:
     def block(self, workload: Workload, offset: float, queries: int, least_s: float, limit_s: float) -> Block:
         """Time queries back to back: ``queries`` of them and ``least_s``, at most ``limit_s``.
 
+        Some other queries come first and are not timed: threads have to wake up, and the caches hold what
+        another engine left there.
+
         Raises:
             WorkerError: an answer is not finite, of the first ones and the last.
         """
+        self._lead_in(workload, (offset + 0.5) % 1)
         samples: list[float] = []
         answers: list[tuple[Query, np.ndarray]] = []
         examples = 0
@@ -351,6 +366,13 @@ class Worker:
         self._check_finite([*answers, (query, logits)])
         checked, agreed = self._agreement(workload, answers)
         return Block(samples, elapsed, examples, cpu_s, others_s, others_allowed_s, checked, agreed, during)
+
+    def _lead_in(self, workload: Workload, offset: float) -> None:
+        begin = time.perf_counter()
+        for query in islice(self._stream(workload, offset), _LEAD_QUERIES):
+            self._timed(workload, query)
+            if time.perf_counter() - begin >= _LEAD_S:
+                break
 
     def _busy_s(self) -> tuple[float | None, float | None]:
         """Return the busy time of all processors, and of those that this process may use."""
@@ -396,6 +418,10 @@ class Worker:
             [(asked, self._task.behavior.logits(given)) for asked, given in (*answers, (query, out))]
         )
         return Block(samples, float(elapsed_s), len(samples), load=load)
+
+    def rest(self) -> Rested:
+        """Wait until the engine's threads no longer wait busily for work, which slows other engines."""
+        return Rested(cpu.rest())
 
     def memory(self) -> MemoryUse:
         """Return the peak memory so far, and how the engine runs after shapes were recorded."""

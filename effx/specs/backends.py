@@ -67,6 +67,8 @@ class Backend:
     than they save on some processors."""
     compiles_static_shapes: bool = False
     """On the CPU: whether a model without dynamic dimensions is tried for a workload of one shape."""
+    prepares_shapes: bool = False
+    """On the CPU: whether the first query of a shape takes longer than later ones, at any length."""
     strips_weights: bool = False
     """Whether it can build a plan without weights (variant part ``stripped``)."""
 
@@ -229,6 +231,7 @@ _ROWS = (
         layer_taps="openvino",
         merges_projections="single-rows",
         compiles_static_shapes=True,
+        prepares_shapes=True,
         triton_backend="openvino",
     ),
     Backend(

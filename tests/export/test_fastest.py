@@ -8,11 +8,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from effx import scratch
 from effx.artifacts import Checkpoint
 from effx.encoding import Encoded, Encoder
 from effx.errors import UsageError
-from effx.export import build, export, export_all, fastest, graph
+from effx.export import build, export, export_all, fastest, graph, parity
 from effx.export.fastest import Files
+from effx.export.source import ExportSource
+from effx.specs import variants
 from effx.specs.measurement import built_for
 from effx.specs.runtime import RuntimeSettings
 from tests.conftest import REDUCED_VARIANTS
@@ -44,6 +47,19 @@ def test_queries_are_those_of_the_workload(
     if word == "offline":  # rows of similar length are together
         longest = [int(query["attention_mask"].sum(1).max()) for query in kinds[0]]
         assert longest == sorted(longest) and len(kinds[0]) == 4
+
+
+def test_no_query_is_as_long_as_the_row_that_fills_the_limit(
+    checkpoint: Checkpoint, rows_folder: Path
+) -> None:
+    """The parity gate has a row of the model's limit, beyond what the tokenizer cuts at."""
+    with scratch.folder("test") as folder:
+        source = ExportSource(checkpoint, folder, rows_folder)
+        gated, _, _ = source.parity_rows(variants.parse("fp32"))
+    usual = parity.without_longest(gated)
+    assert usual.row_count == gated.row_count - 1
+    assert int(gated.lengths.max()) > checkpoint.max_length >= int(usual.lengths.max())
+    assert np.array_equal(usual.ids, gated.ids[: len(usual.ids)])
 
 
 @pytest.mark.parametrize("text", ["", "8", "8x", "0x8", "both", "8x8x8"])

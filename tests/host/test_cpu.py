@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -78,3 +79,34 @@ def test_arm_processors_are_told_apart_by_their_codes() -> None:
     assert models == ["Arm implementer 0x41, part 0xd0c", "Arm implementer 0x41, part 0xd4f"]
     named = f"model name : Cortex-A72\n{text}CPU part : 0xd08\n"
     assert cpu.parse_cpuinfo(named, "aarch64").model == "Cortex-A72"
+
+
+class Spinning:
+    """A clock on which a thread of this process waits busily for some seconds."""
+
+    def __init__(self, spinning_s: float) -> None:
+        self.now, self._spinning_s = 0.0, spinning_s
+
+    def perf_counter(self) -> float:
+        return self.now
+
+    def process_time(self) -> float:
+        return min(self.now, self._spinning_s)
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@pytest.mark.parametrize(
+    ("spinning_s", "idle", "until_s"), [(0.0, True, 0.01), (0.035, True, 0.045), (5.0, False, 1.0)]
+)
+def test_rest_waits_until_threads_stop_waiting_busily(
+    spinning_s: float, idle: bool, until_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Spinning(spinning_s)
+    monkeypatch.setattr(
+        cpu, "time",
+        SimpleNamespace(perf_counter=clock.perf_counter, process_time=clock.process_time, sleep=clock.sleep),
+    )  # fmt: skip
+    assert cpu.rest(1.0) is idle
+    assert clock.now == pytest.approx(until_s, abs=0.006)

@@ -19,6 +19,7 @@ from effx.encoding import Encoder
 from effx.errors import UsageError
 from effx.models import checkpoints, evaluate, families, load, prune, save, sparse, structure
 from effx.models.losses import distance_of
+from effx.models.pooling import set_pooling
 from effx.models.reconstruction import problems, reconstruct
 from effx.optimize import choosing, one_shot
 from effx.optimize.cost_table import CostTable
@@ -84,6 +85,26 @@ def test_what_is_compared_is_what_is_written(family: str, reduced: bool) -> None
         distance = distance_of(TASKS["sst2"])(found, expected, None, arrays["attention_mask"].bool(), 1.0)
         assert comparison.distance(options) == pytest.approx(float(distance), rel=1e-3, abs=1e-5)
     assert comparison.distance(whole) == pytest.approx(0.0, abs=1e-6)  # the weights are back
+
+
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
+def test_without_the_last_layer_the_head_reads_what_it_reads_in_the_written_model(pooling: str) -> None:
+    model = tiny.model("bert", layers=3, outputs=2)
+    set_pooling(model, pooling)
+    with torch.no_grad():  # the head of a random model hardly depends on what it reads
+        for part in (model.bert.pooler.dense, model.classifier):
+            part.weight.mul_(20.0)
+    measured = problems(model, [tiny.inputs(model, LENGTHS, seed=seed) for seed in range(4)])
+    layers = [_Layer.of(number, one) for number, one in enumerate(measured)]
+    comparison = _Comparison(model, TASKS["sst2"], Rows(model), layers)  # type: ignore[arg-type]
+    options = [layers[0].size, layers[1].size, _Option(0, 0, removed=True)]
+    target = _target(structure(model), layers, options)
+    smaller = reconstruct(copy.deepcopy(model), target, measured)
+    arrays = tiny.inputs(model, LENGTHS)
+    found, expected = tiny.logits(smaller, arrays), tiny.logits(model, arrays)
+    distance = distance_of(TASKS["sst2"])(found, expected, None, arrays["attention_mask"].bool(), 1.0)
+    assert float(distance) > 0.01
+    assert comparison.distance(options) == pytest.approx(float(distance), rel=1e-3)
 
 
 def test_errors_of_a_part_rise_from_0_to_1() -> None:

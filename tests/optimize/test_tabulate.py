@@ -79,3 +79,11 @@ def test_a_reason_stands_where_no_energy_is() -> None:
     found = table(3, (HEADS, NEURONS), measured, Windows(ConstantMeter(), 3), [], **facts())
     assert found.energy is None and found.no_energy == "full: throttled"
     assert found.error_of("energy") is None and not found.passed_for("energy")
+
+
+def test_no_layer_costs_less_than_nothing() -> None:
+    """By noise, the parts of a layer can take more than the layer; a removed layer is never dearer."""
+    measured = amounts([], 6, 8, 1.0)
+    measured[probes.FEWER] = measured[probes.FEWER] * 1.2
+    found = table(6, (HEADS, NEURONS), Measured(measured, {}), None, [], **facts())
+    assert found.empty_layer_s == 0.0
