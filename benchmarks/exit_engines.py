@@ -21,7 +21,7 @@ import numpy as np
 from effx import data, engines
 from effx.artifacts import Checkpoint, Engine, now
 from effx.encoding import Encoder, length_sorted
-from effx.host import identity
+from effx.host import cpu, identity
 from effx.models import evaluate, load
 from effx.models.exits import rule_of
 
@@ -61,6 +61,7 @@ def main() -> None:
     rng = np.random.default_rng(0)
     for turn in range(options.rounds + 1):
         for variant in rng.permutation(list(sessions)):
+            cpu.rest()  # threads of the engine before wait busily for work
             started = time.perf_counter()
             for query in queries:
                 sessions[variant].infer(query)

@@ -24,7 +24,7 @@ from effx import data, engines
 from effx.artifacts import Checkpoint, Engine, now
 from effx.encoding import Encoder, length_sorted
 from effx.engines import Session
-from effx.host import identity
+from effx.host import cpu, identity
 from effx.manifests import head_output
 from effx.models import evaluate, load
 from effx.stats import intervals
@@ -74,6 +74,7 @@ def main() -> None:
     rng = np.random.default_rng(0)
     for turn in range(options.rounds + 1):
         for name in rng.permutation(list(candidates)):
+            cpu.rest()  # threads of the engines before wait busily for work
             started = time.perf_counter()
             for query in queries:
                 for session in candidates[name]:

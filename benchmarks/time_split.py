@@ -28,7 +28,7 @@ from effx import data, engines
 from effx.artifacts import Engine, now
 from effx.encoding import Encoder
 from effx.engines import sessions
-from effx.host import identity
+from effx.host import cpu, identity
 
 
 def main() -> None:
@@ -101,7 +101,8 @@ class TimedEngine:
 
 
 def seconds_of(call: Callable[[Any], object], queries: Sequence[Any]) -> float:
-    """Return the seconds of all queries, one by one."""
+    """Return the seconds of all queries, one by one, after what ran before has come to rest."""
+    cpu.rest()
     started = time.perf_counter()
     for query in queries:
         call(query)

@@ -8,10 +8,10 @@
     rest                                   -> Rested: its threads have stopped waiting busily for work
     memory                                 -> MemoryUse: peak resident bytes, and the GPU's
 
-After each block the worker rests: threads of a runtime wait busily for more work for a while, which would slow
-the engine that is measured next. An energy window is a long ``block`` while a meter reads. The queries of a
-workload have one circular order, and a block begins at ``offset`` in it, from 0 to 1: every engine gets the
-same queries in the same round, however fast it is and whether it stayed loaded or not.
+After each block the worker rests: threads of a runtime wait busily for more work for a while, which would
+slow the engine that is measured next. An energy window is a long ``block`` while a meter reads. The queries
+of a workload have one circular order, and a block begins at ``offset`` in it, from 0 to 1: every engine gets
+the same queries in the same round, however fast it is and whether it stayed loaded or not.
 """
 
 from __future__ import annotations
