@@ -27,10 +27,13 @@ class Answering:
 
     def __init__(self, **block: Any) -> None:
         self._block = {"samples_s": [0.1] * 100, "elapsed_s": 10.0, "examples": 100, "cpu_s": 10.0, **block}
+        self.idle, self.asked = True, list[str]()
 
     def request(self, action: str, **_: object) -> dict[str, Any]:
-        warmed = {"seconds": 0.0, "windows": 3, "steady": True}
-        return warmed if action == "warm_up" else self._block
+        self.asked.append(action)
+        if action == "warm_up":
+            return {"seconds": 0.0, "windows": 3, "steady": True}
+        return {"idle": self.idle} if action == "rest" else self._block
 
 
 def answering(**block: Any) -> EngineUnderTest:
@@ -38,6 +41,29 @@ def answering(**block: Any) -> EngineUnderTest:
     rows: Any = None
     client: Any = Answering(**block)
     return EngineUnderTest(engine, rows, MeasurementPlan(), _client=client)
+
+
+@pytest.mark.parametrize("idle", [True, False])
+def test_an_engine_comes_to_rest_before_the_next_one_is_measured(idle: bool) -> None:
+    under_test = answering(others_s=None)
+    client: Any = under_test._client
+    client.idle = idle
+    under_test.run_block(SINGLE_STREAM, 0, 20, BlockLimits(1, 0.0, 1.0))
+    assert client.asked == ["warm_up", "block", "rest"]
+    flags = under_test.samples(SINGLE_STREAM).flags
+    assert flags == ([] if idle else ["its threads compute between queries, which slows engines after it"])
+    under_test.serve(5.0, 0, 20, BlockLimits(1, 0.0, 1.0))
+    assert client.asked[3:] == ["serve", "rest"]
+
+
+def test_a_meter_reads_no_rest() -> None:
+    under_test, read = answering(others_s=None), Constant("rapl")
+    client: Any = under_test._client
+    asked: list[str] = []
+    stop = read.stop
+    read.stop = lambda *work: asked.extend(client.asked) or stop(*work)  # type: ignore[method-assign]
+    under_test.run_window(SINGLE_STREAM, 0.0, read, 10.0)
+    assert asked == ["warm_up", "block"] and client.asked == [*asked, "rest"]
 
 
 class Constant(meters.Unavailable):
