@@ -159,9 +159,11 @@ def outcome(reading: Reading, truth_of: Callable[[float, float], float]) -> dict
     }
 
 
-def counter_trial(rng: Rng, fault: Change | None = None, *, stall_s: float = 0.0) -> dict[str, bool]:
+def counter_trial(
+    rng: Rng, fault: Change | None = None, *, stall_s: float = 0.0, lag_s: float = 0.0
+) -> dict[str, bool]:
     """Simulate a window of a GPU with an energy counter and a power sensor."""
-    sensors, times = gpu(rng), reads(rng, stall_s=stall_s)
+    sensors, times = gpu(rng, lag_s=lag_s and lag_s * rng.uniform(0.5, 1.0)), reads(rng, stall_s=stall_s)
     counter, power = sensors.counter_j(times), sensors.power_w(times)
     if fault is not None:
         counter = fault(rng, times, counter)
@@ -298,6 +300,7 @@ CASES: dict[str, Callable[[Rng], dict[str, bool]]] = {
     "RAPL, a package is stuck": lambda rng: rapl_trial(
         rng, from_read(lambda r, v: v, int(rng.integers(1, 80)), still=True)
     ),
+    "counter, power late by 1 to 2 s": lambda rng: counter_trial(rng, lag_s=2.0),
 }
 
 

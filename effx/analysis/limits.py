@@ -350,10 +350,11 @@ def _energy(run: Run, threshold: Threshold, value: float, confidence: float) -> 
     if energy.source == "model":
         return _of(threshold, value, None, reason="energy is an estimate, not measured; use a meter")
     per_window = [window.joules_per_example for window in energy.windows]
-    within = [window.interval for window in energy.windows if window.interval]
+    within = [(window.interval, window.interval_without_gain) for window in energy.windows if window.interval]
     level, count = _two_sided(confidence), len(per_window)
     spread = intervals.mean_interval(per_window, level)
-    interval = None if spread is None else intervals.widest(spread, within)  # a meter's bounds alone are none
+    # a meter's bounds alone are none
+    interval = None if spread is None else intervals.of_readings(spread, within)
     if not per_window and level <= 0.95:
         interval = energy.interval  # 95 %: wider than requested
     if interval is None:
@@ -363,7 +364,7 @@ def _energy(run: Run, threshold: Threshold, value: float, confidence: float) -> 
     def at(windows: int) -> Interval:
         half = intervals.standard_error(per_window) * math.sqrt(count / windows)
         half *= intervals.student(windows - 1, level)
-        widened = intervals.widest((value - half, value + half), within)
+        widened = intervals.of_readings((value - half, value + half), within)
         assert widened is not None
         return widened
 

@@ -24,6 +24,14 @@ from effx.specs.runtime import StagedExits
 
 DeviceArrays = dict[str, DeviceArray]
 
+MOST_SHAPES = 1024
+"""Input shapes of a file that are recorded as CUDA graphs at most: twice as many as BERT has lengths.
+
+Each takes memory: the graph's kernels, in TensorRT an execution context, in PyTorch outputs of its own.
+Inputs and scratch memory are shared by all. What was recorded is not given up for another shape: it would
+have to be recorded again, within a query.
+"""
+
 
 class DeviceGraph(Protocol):
     """A loaded file on the GPU; all its work is queued on the device's one stream."""
@@ -48,6 +56,19 @@ class DeviceGraph(Protocol):
     def describe(self) -> dict[str, object]: ...
 
     def close(self) -> None: ...
+
+
+def recording(no_graph: str | None, *, left_out: bool) -> dict[str, object]:
+    """Return what a file's description says of CUDA graphs.
+
+    Args:
+        no_graph: why no shape is recorded; None: shapes are.
+        left_out: whether there were more than :data:`MOST_SHAPES`.
+    """
+    reason = no_graph
+    if reason is None and left_out:
+        reason = f"only the first {MOST_SHAPES:,} input shapes were recorded, others run kernel by kernel"
+    return {"cuda_graph": reason is None, "cuda_graph_reason": reason}
 
 
 def upload(graph: DeviceGraph, inputs: Mapping[str, np.ndarray]) -> DeviceArrays:

@@ -11,7 +11,6 @@ import contextlib
 import ctypes
 import importlib.util
 import os
-from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -33,7 +32,6 @@ _TYPES: dict[str, np.dtype[Any]] = {
     "tensor(float)": np.dtype(np.float32),
     "tensor(float16)": np.dtype(np.float16),
 }
-_MAX_SHAPES = 256
 _USUAL_BATCH = 8
 _NO_GRAPH = "-1"
 _LIBRARIES = ("cudart", "nvrtc", "nvJitLink", "cublasLt", "cublas", "cufft", "curand", "cudnn")
@@ -99,7 +97,8 @@ class OnnxRuntimeCudaGraph:
         self._results = {entry.name: _TYPES[entry.type] for entry in self._session.get_outputs()}
         self._memory = cuda.Memory(self.device)
         self._reallocations = 0
-        self._shapes: OrderedDict[Any, tuple[int, Any, DeviceArrays]] = OrderedDict()
+        self._shapes: dict[Any, tuple[int, Any, DeviceArrays]] = {}
+        self._left_out = False
         self._last_number = 0
 
     @property
@@ -116,9 +115,11 @@ class OnnxRuntimeCudaGraph:
             self._shapes.clear()  # memory has moved: recorded graphs are stale
             self._reallocations = self._memory.reallocations
         key = tuple((name, inputs[name].pointer, inputs[name].shape) for name in self._inputs)
-        full = len(self._shapes) >= _MAX_SHAPES
-        if key not in self._shapes and (full or not self._record(key, inputs)):
-            return self._run_unrecorded(inputs)
+        if key not in self._shapes:
+            full = len(self._shapes) >= on_device.MOST_SHAPES
+            self._left_out = self._left_out or full
+            if full or not self._record(key, inputs):
+                return self._run_unrecorded(inputs)
         number, binding, outputs = self._shapes[key]
         self._run(binding, str(number))
         return outputs
@@ -132,8 +133,7 @@ class OnnxRuntimeCudaGraph:
             "uuid": self.device.uuid,
             "capability": self.device.capability,
             "providers": self._session.get_providers(),
-            "cuda_graph": self._no_graph is None,
-            "cuda_graph_reason": self._no_graph,
+            **on_device.recording(self._no_graph, left_out=self._left_out),
             "tf32": self._tf32,
             "timing": ["end-to-end", "device"],
             "versions": {"onnxruntime": onnxruntime.__version__},

@@ -2,8 +2,9 @@
 
 There is one execution context per shape, all on one scratch memory, so that each shape is captured as a
 CUDA graph once (TensorRT developer guide, "CUDA Graphs") and launched as a graph afterwards. A plan whose
-output sizes depend on the data, or that cannot be captured, is queued layer by layer instead;
-``describe`` reports which.
+output sizes depend on the data, or that cannot be captured, is queued layer by layer instead; ``describe``
+reports which. So are shapes beyond the first :data:`effx.engines.on_device.MOST_SHAPES`, in one context per
+profile that is set to each of them.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import importlib
 import importlib.metadata
-from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,19 +27,22 @@ from effx.errors import ArtifactError, DeviceError, UsageError, one_line
 from effx.specs import backends
 from effx.specs.runtime import RuntimeSettings
 
-_MAX_SHAPES = 256
+_DATA_DEPENDENT = "the sizes of outputs depend on the data"
 
 
 @dataclass
 class _Shape:
-    """A context set to one shape at fixed addresses, and its recorded graph."""
+    """A context set to one shape at fixed addresses, and its recorded graph; or a spare one."""
 
     context: Any
     outputs: DeviceArrays = field(default_factory=dict)
     growing: dict[str, Any] = field(default_factory=dict)
     """Allocators of the outputs whose sizes depend on the data."""
     graph: cuda.RecordedGraph | None = None
-    runs: int = 0
+    spare: bool = False
+    """Whether it is set anew for every shape that has no context of its own, and so is not recorded."""
+    key: Any = None
+    """Shapes and addresses that it is set to; None: to none that are valid."""
 
 
 class PlanGraph:
@@ -64,7 +67,9 @@ class PlanGraph:
         self._inputs = {name: self._type(name) for name in inputs}
         self._results = {name: self._type(name) for name in names if name not in inputs}
         self._memory = cuda.Memory(self.device)
-        self._shapes: OrderedDict[Any, _Shape] = OrderedDict()
+        self._shapes: dict[Any, _Shape] = {}
+        self._spares: dict[int, _Shape] = {}  # by profile: setting another would reset the context
+        self._left_out = False
         self._reallocations = 0
         self._graphs = runtime.cuda_graph
         self._no_graph: str | None = None if self._graphs else "not requested"
@@ -84,8 +89,7 @@ class PlanGraph:
             shape.graph.launch()
             return shape.outputs
         self._queue(shape)
-        shape.runs += 1
-        if self._graphs and not shape.growing:
+        if self._graphs and not shape.spare:
             self._capture(shape)
         if not shape.growing:
             return shape.outputs
@@ -100,8 +104,7 @@ class PlanGraph:
             "uuid": self.device.uuid,
             "capability": self.device.capability,
             "profiles": int(self._engine.num_optimization_profiles),
-            "cuda_graph": self._no_graph is None,
-            "cuda_graph_reason": self._no_graph,
+            **on_device.recording(self._no_graph, left_out=self._left_out),
             "tf32": self._tf32,
             "timing": ["end-to-end", "device"],
             "versions": {self._backend.packages[0]: str(self._trt.__version__)},
@@ -109,6 +112,7 @@ class PlanGraph:
 
     def close(self) -> None:
         self._forget()
+        self._spares.clear()
         del self._engine, self._runtime
 
     def layers(self) -> list[dict[str, Any]]:
@@ -141,38 +145,52 @@ class PlanGraph:
         return dtype
 
     def _shape(self, inputs: DeviceArrays) -> _Shape:
-        """Return the context of these shapes and addresses; a new one where they are new."""
+        """Return a context set to these shapes and addresses; a new or a spare one where they are new.
+
+        Raises:
+            UsageError: no profile of the plan covers these shapes.
+        """
         if self._memory.reallocations != self._reallocations:
             self._forget()  # memory has moved
             self._reallocations = self._memory.reallocations
         key = tuple((name, inputs[name].pointer, inputs[name].shape) for name in self._inputs)
         if key in self._shapes:
-            self._shapes.move_to_end(key)
             return self._shapes[key]
-        if len(self._shapes) >= _MAX_SHAPES:
-            self.device.synchronize()
-            _drop(self._shapes.popitem(last=False)[1])
-        shape = self._prepare(inputs)
+        profile = self._profile(inputs)
+        if len(self._shapes) < on_device.MOST_SHAPES:
+            shape = self._new(profile)
+        else:
+            self._left_out = True
+            if profile not in self._spares:
+                self._spares[profile] = self._new(profile)
+                self._spares[profile].spare = True
+            shape = self._spares[profile]
+            if shape.key == key:
+                return shape
+        self._set(shape, inputs)
         if self._memory.reallocations != self._reallocations:  # its outputs moved memory of other shapes
             self._forget()
             self._reallocations = self._memory.reallocations
-        self._shapes[key] = shape
+        shape.key = key
+        if not shape.spare:
+            self._shapes[key] = shape
         return shape
 
-    def _prepare(self, inputs: DeviceArrays) -> _Shape:
-        """Make a context, set its profile, shapes, addresses and scratch memory.
-
-        Raises:
-            UsageError: no profile of the plan covers these shapes.
-        """
-        trt, stream = self._trt, self.device.stream
-        context = self._engine.create_execution_context(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
+    def _new(self, profile: int) -> _Shape:
+        """Make a context of a profile."""
+        context = self._engine.create_execution_context(
+            self._trt.ExecutionContextAllocationStrategy.USER_MANAGED
+        )
         if context is None:
             raise ArtifactError(f"{self._path}: no execution context; the GPU's memory may be full.")
-        shape = _Shape(context)
-        profile = self._profile(inputs)
-        if not context.set_optimization_profile_async(profile, stream):  # 0 is set in the first context only
+        # 0 is set in the first context only
+        if not context.set_optimization_profile_async(profile, self.device.stream):
             raise ArtifactError(f"{self._path}: profile {profile} cannot be set.")
+        return _Shape(context)
+
+    def _set(self, shape: _Shape, inputs: DeviceArrays) -> None:
+        """Set a context's shapes, addresses and scratch memory."""
+        context = shape.context
         for name in self._inputs:
             if not (
                 context.set_input_shape(name, inputs[name].shape)
@@ -182,15 +200,15 @@ class PlanGraph:
         for name, kind in self._results.items():
             size = tuple(context.get_tensor_shape(name))
             if min(size, default=0) < 0:  # it depends on the data
-                growing = _allocator(trt, self._memory, name, kind)
-                context.set_output_allocator(name, growing)
-                shape.growing[name] = growing
+                if name not in shape.growing:
+                    shape.growing[name] = _allocator(self._trt, self._memory, name, kind)
+                    context.set_output_allocator(name, shape.growing[name])
+                self._graphs, self._no_graph = False, self._no_graph or _DATA_DEPENDENT
                 continue
             shape.outputs[name] = self._memory.array(f"out {name}", size, kind)
             context.set_tensor_address(name, shape.outputs[name].pointer)
         scratch = self._memory.array("scratch", (int(context.update_device_memory_size_for_shapes()),), "u1")
         context.set_device_memory(scratch.pointer, scratch.nbytes)
-        return shape
 
     def _profile(self, inputs: DeviceArrays) -> int:
         """Return the first profile that covers the shapes; profiles are ordered from short to long."""
@@ -226,6 +244,8 @@ class PlanGraph:
         self.device.synchronize()
         while self._shapes:
             _drop(self._shapes.popitem()[1])
+        for spare in self._spares.values():
+            spare.key = None
 
 
 def _drop(shape: _Shape) -> None:

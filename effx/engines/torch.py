@@ -24,7 +24,6 @@ from effx.errors import ArtifactError, MissingExtraError, one_line
 from effx.quiet import quiet
 from effx.specs.runtime import RuntimeSettings
 
-_MOST_SHAPES = 256
 _WARM_UP_RUNS = 2
 
 
@@ -88,6 +87,7 @@ class TorchCudaGraph:
         self._buffers: dict[str, torch.Tensor] = {}
         self._recorded: dict[Any, tuple[torch.cuda.CUDAGraph, DeviceArrays]] = {}
         self._pool = torch.cuda.graph_pool_handle()
+        self._left_out = False
         self._no_graph: str | None = None if runtime.cuda_graph else "not requested"
         if self._compiled:
             if len(runtime.files) > 1:  # a recorded graph may overwrite the outputs of another
@@ -116,10 +116,11 @@ class TorchCudaGraph:
             if self._compiled or self._no_graph is not None:
                 return self._run(tensors)
             key = tuple((inputs[name].pointer, inputs[name].shape) for name in self._names)
-            if key not in self._recorded and (
-                len(self._recorded) >= _MOST_SHAPES or not self._record(key, tensors)
-            ):
-                return self._run(tensors)
+            if key not in self._recorded:
+                full = len(self._recorded) >= on_device.MOST_SHAPES
+                self._left_out = self._left_out or full
+                if full or not self._record(key, tensors):
+                    return self._run(tensors)
             graph, outputs = self._recorded[key]
             graph.replay()
             return outputs
@@ -133,8 +134,7 @@ class TorchCudaGraph:
             "uuid": self.device.uuid,
             "capability": self.device.capability,
             "compiled": self._compiled,
-            "cuda_graph": self._no_graph is None,
-            "cuda_graph_reason": self._no_graph,
+            **on_device.recording(self._no_graph, left_out=self._left_out),
             "tf32": self._tf32,
             "timing": ["end-to-end", "device"],
             "versions": versions(),

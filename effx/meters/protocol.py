@@ -29,7 +29,9 @@ class Reading:
     interval_without_gain: tuple[float, float] | None = None
     """The same without the sensor's tolerance, which is common to all windows of one meter: for ratios."""
     integrated_joules: float | None = None
-    """Integral of the sampled power over the same duration."""
+    """Integral of the sampled power, for the same duration. Beside a counter it is compared without the begin
+    of the window, in which a slow sensor shows power from before it: these are ``joules`` times the ratio of
+    both in the rest."""
     flags: tuple[str, ...] = ()
     """Reasons to distrust the window: throttled, foreign process, suspect, short window."""
     unchecked: tuple[str, ...] = ()

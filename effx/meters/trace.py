@@ -168,6 +168,9 @@ def counter_reading(
 
     The interval includes the misalignment, the sensor's relative error ``gain``, and the integral of
     ``sensor``'s power. Only ticks ``during`` the engine's work are used.
+
+    Counter and power are compared from the first tick on at which the sensor cannot show power from before
+    the work any more, see :func:`power_reading`; the joules are those of all ticks.
     """
     fault = counter_fault(samples, limit_w, tick_s) or _silence(samples, tick_s)
     if fault:
@@ -188,13 +191,14 @@ def counter_reading(
     first, last = seen[0], seen[-1]
     seconds = last.time_s - first.time_s
     joules = last.counter_j - first.counter_j
-    other = None
+    other_j = None
     if sensor is not None and impossible is None:
-        other = integrate(working, first.time_s, last.time_s, sensor)
+        since = begin + _not_shown_s(sensor, window_s)
+        other_j = _by_power(joules, working, [tick for tick in seen if tick.time_s >= since], sensor)
     if joules < _LEAST_W * seconds or (
-        other is not None and not 1 / _CONTRADICTION < other.joules / joules < _CONTRADICTION
+        other_j is not None and not 1 / _CONTRADICTION < other_j / joules < _CONTRADICTION
     ):
-        sampled = "" if other is None else f", sampled power gives {other.joules / seconds:.3g} W"
+        sampled = "" if other_j is None else f", sampled power gives {other_j / seconds:.3g} W"
         return Reading(None, f"the energy counter is wrong: it gives {joules / seconds:.3g} W{sampled}")
     seen_tick_s = float(np.median(np.diff([tick.time_s for tick in seen])))
     # ticks of the idle device may be longer than those under load: use the larger
@@ -202,10 +206,10 @@ def counter_reading(
     slack_j = late_s * max(_peak_w(working, seen), joules / seconds)
     low, high = bounds(joules, slack_j, gain)
     low_ratio, high_ratio = bounds(joules, slack_j, 0.0)
-    if other is not None:
-        low, high = min(low, other.joules), max(high, other.joules)
-        low_ratio, high_ratio = min(low_ratio, other.joules), max(high_ratio, other.joules)
-        difference = abs(other.joules - joules) / joules
+    if other_j is not None:
+        low, high = min(low, other_j), max(high, other_j)
+        low_ratio, high_ratio = min(low_ratio, other_j), max(high_ratio, other_j)
+        difference = abs(other_j - joules) / joules
         if difference > SUSPECT:
             text = f"suspect: counter and integrated power differ by {difference:.0%}"
             flags += (text.replace("%", " %"),)
@@ -214,7 +218,7 @@ def counter_reading(
         seconds=seconds,
         interval=(low, high),
         interval_without_gain=(low_ratio, high_ratio),
-        integrated_joules=None if other is None else other.joules,
+        integrated_joules=other_j,
         flags=flags,
         conditions={"mean_w": joules / seconds, "offset_s": first.time_s - samples[0].before_s},
     )
@@ -239,7 +243,7 @@ def power_reading(
     fault = power_fault(samples, limit_w) or frozen_power(samples, sensor)
     if fault:
         return Reading(None, fault)
-    late_s = min(sensor.lag_s, window_s / 5)
+    late_s = _not_shown_s(sensor, window_s)
     integral = integrate(samples, begin + late_s, end, sensor)
     if integral is None:
         return Reading(
@@ -301,6 +305,33 @@ def integrate(samples: Sequence[Sample], begin_s: float, end_s: float, sensor: S
 def bounds(joules: float, slack_j: float, gain: float) -> tuple[float, float]:
     """Return bounds of the true energy for a relative error ``gain`` and an absolute error ``slack_j``."""
     return max(joules - slack_j, 0.0) / (1 + gain), (joules + slack_j) / (1 - gain)
+
+
+def _not_shown_s(sensor: Sensor, window_s: float) -> float:
+    """Return the seconds at the begin of a window in which the sensor may show power from before it.
+
+    Of windows shorter than five times its delay these are a fifth: the rest must be enough to measure.
+    """
+    return min(sensor.lag_s, window_s / 5)
+
+
+def _by_power(
+    joules: float, samples: Sequence[Sample], compared: Sequence[Tick], sensor: Sensor
+) -> float | None:
+    """Return what sampled power gives for a window's joules; None: there is too little to compare.
+
+    Args:
+        joules: those of the counter, in the whole window.
+        samples: the window's.
+        compared: the ticks of the part that is compared. The load may be another there than in the rest: the
+            integral's ratio to the counter is taken, not its mean power.
+        sensor: the power sensor.
+    """
+    counted = compared[-1].counter_j - compared[0].counter_j if compared else 0.0
+    if not counted > 0:
+        return None
+    integral = integrate(samples, compared[0].time_s, compared[-1].time_s, sensor)
+    return None if integral is None else joules * integral.joules / counted
 
 
 def _sampling_error_w(times: np.ndarray, watts: np.ndarray, sensor: Sensor) -> float:

@@ -17,7 +17,7 @@ import numpy as np
 from effx.host import cpu
 from effx.meters import Meter, whole_machine
 from effx.meters.trace import SHORT_WINDOW
-from effx.results import Energy, EnergyWindow, Idle
+from effx.results import Energy, EnergyWindow, Idle, Interval
 from effx.stats import intervals
 
 _IDLE_STRETCHES = 3
@@ -38,7 +38,7 @@ def idle(meter: Meter, length_s: float) -> Idle | NoIdle:
         length_s: seconds of each of three measurements.
     """
     watts: list[float] = []
-    bounds: list[tuple[float, float]] = []
+    bounds: list[tuple[Interval, Interval | None]] = []
     total_s = 0.0
     for _ in range(_IDLE_STRETCHES):
         meter.start()
@@ -58,11 +58,16 @@ def idle(meter: Meter, length_s: float) -> Idle | NoIdle:
         total_s += seconds
         watts.append(reading.joules / seconds)
         if reading.interval:
-            bounds.append((reading.interval[0] / seconds, reading.interval[1] / seconds))
-    interval = intervals.widest(intervals.mean_interval(watts), bounds)
+            alone = reading.interval_without_gain
+            bounds.append((_per(seconds, reading.interval), alone and _per(seconds, alone)))
+    interval = intervals.of_readings(intervals.mean_interval(watts), bounds)
     return Idle(
         float(np.mean(watts)), None if interval is None else (max(0.0, interval[0]), interval[1]), total_s
     )
+
+
+def _per(seconds: float, joules: Interval) -> Interval:
+    return joules[0] / seconds, joules[1] / seconds
 
 
 def of_parts(measured: Sequence[Idle | NoIdle]) -> Idle | NoIdle | None:
@@ -87,6 +92,9 @@ def of_parts(measured: Sequence[Idle | NoIdle]) -> Idle | NoIdle | None:
 def of_windows(windows: list[EnergyWindow], meter: Meter, idling: Idle | NoIdle | None) -> Energy:
     """Return the energy of a workload's windows; a single one has no interval, as its spread is unknown.
 
+    The interval is that of the mean over windows, widened by the tolerance that all windows of one meter
+    share (:func:`effx.stats.intervals.of_readings`).
+
     Args:
         windows: at least one, of one workload.
         meter: what read them.
@@ -96,10 +104,10 @@ def of_windows(windows: list[EnergyWindow], meter: Meter, idling: Idle | NoIdle 
     gross = float(np.mean(per_example))
     if not (math.isfinite(gross) and gross > 0):
         return Energy("none", meter.name, f"the meter gave {gross} J per example")
-    by_meter = [window.interval for window in windows if window.interval]
+    by_meter = [(window.interval, window.interval_without_gain) for window in windows if window.interval]
     interval = in_ratios = None
     if spread := intervals.mean_interval(per_example):
-        interval = intervals.widest(spread, by_meter)
+        interval = intervals.of_readings(spread, by_meter)
         in_ratios = intervals.widest(
             spread, [window.interval_without_gain for window in windows if window.interval_without_gain]
         )

@@ -198,7 +198,7 @@ class EnergyWindow:
     interval: Interval | None = None
     """Bounds of ``joules_per_example`` by the uncertainty of the meter."""
     integrated_joules: float | None = None
-    """Integral of sampled power over the same interval, where the meter has a counter too."""
+    """What sampled power gives for the same interval, where the meter has a counter too."""
     flags: tuple[str, ...] = ()
     """What disturbed the window: throttling, other processes, a short window."""
     conditions: Facts = field(default_factory=dict)

@@ -82,7 +82,8 @@ POWER_RANGE = Gate(
 COUNTER_AGREEMENT = Gate(
     "counter-agreement",
     "energy counter agrees with integrated power",
-    "The energy counter and the integral of sampled power differ by at most 10 % in every window.",
+    "The energy counter and the integral of sampled power differ by at most 10 % in every window. Its begin, "
+    "in which a slow power sensor still shows what was before, is not compared.",
     concerns="energy",
     hard=True,
 )

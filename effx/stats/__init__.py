@@ -21,6 +21,7 @@ One method per question; intervals contain the true value in 95 % of cases unles
     ratio of two such ratios              Welch's t on logarithms               intervals.welch
     ratio of quantities with intervals    MOVER on logarithms                   intervals.ratio_of_intervals
     mean of a few windows or seeds        Student's t                           intervals.mean_interval
+    the same with a common factor         its ends times the factor's bounds    intervals.of_readings
 
 Paired: both engines on the same examples. benchmarks/coverage.py simulates how often each interval
 holds the truth.

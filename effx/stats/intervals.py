@@ -519,6 +519,33 @@ def widest(
     return (low, high) if between is None else (min(low, between[0]), max(high, between[1]))
 
 
+def of_readings(
+    between: tuple[float, float] | None,
+    within: Sequence[tuple[tuple[float, float], tuple[float, float] | None]],
+) -> tuple[float, float] | None:
+    """Return the interval of the mean of readings that may all be wrong by the same factor.
+
+    Such a factor is not in the spread of the readings, and occurs together with it. So the interval without
+    it is computed first (:func:`widest`), and its ends are then multiplied by as much as the factor widens
+    those of the readings, on average.
+
+    Args:
+        between: the interval of the mean by the spread of the readings; None: there is none.
+        within: the interval of each reading, and the same without the common factor, of those that have one.
+            Where the second is unknown for any reading, the factor counts as an error of each.
+    """
+    pairs = [(bounds, without) for bounds, without in within if without is not None]
+    if len(pairs) < len(within):
+        return widest(between, [bounds for bounds, _ in within])
+    result = widest(between, [without for _, without in pairs])
+
+    def factor(end: int) -> float:
+        each = [bounds[end] / without[end] for bounds, without in pairs if without[end]]
+        return float(np.mean(each)) if each else 1.0
+
+    return None if result is None else (result[0] * factor(0), result[1] * factor(1))
+
+
 def ratio_of_logs(log: float, error: float, degrees: float) -> Ratio:
     """Return a ratio with Student's interval.
 

@@ -177,6 +177,24 @@ def test_energy_is_bounded_by_its_windows() -> None:
     assert only(check(run, None, settings(max_joules="1J"))).verdict is Verdict.VIOLATED
 
 
+def test_the_tolerance_of_the_meter_widens_the_bounds_of_its_windows() -> None:
+    """Both errors occur together: neither alone says how far the energy may be off."""
+    run = windows(1.5, 1.52, 1.48)
+    energy = run.workloads[0].energy
+    read = [
+        replace(each, interval_without_gain=(joules, joules), interval=(joules / 1.05, joules / 0.95))
+        for each, joules in zip(energy.windows, (1.5, 1.52, 1.48), strict=True)
+    ]
+    run = replace(run, workloads=[replace(run.workloads[0], energy=replace(energy, windows=read))])
+    half = stats.t.ppf(0.95, 2) * np.std([1.5, 1.52, 1.48], ddof=1) / np.sqrt(3)
+    outcome = only(check(run, None, settings(max_joules="1.6J")))
+    assert outcome.interval == pytest.approx(((1.5 - half) / 1.05, (1.5 + half) / 0.95))
+    assert max(1.5 / 0.95, 1.5 + half) < 1.6 and outcome.verdict is Verdict.INCONCLUSIVE
+    # more windows narrow the spread alone: 1.5 / 0.95 J is below the limit
+    assert outcome.needed is not None and outcome.needed.unit == "windows"
+    assert only(check(run, None, settings(max_joules="1.57J"))).needed is None
+
+
 def test_one_energy_window_proves_nothing() -> None:
     """The bounds of the meter say how far it may be off, not how far another window would be."""
     run = windows(1.5)

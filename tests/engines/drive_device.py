@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import onnx
@@ -18,7 +19,7 @@ import onnxruntime
 
 from effx import engines
 from effx.artifacts import Engine
-from effx.engines import cuda
+from effx.engines import cuda, on_device
 from effx.errors import EffxError
 from effx.profile import profile
 from effx.specs import exit_rules
@@ -97,6 +98,39 @@ def recorded(folder: Path) -> list[list[str]]:
             session.infer(batch(rng, n, 8))
             reported.append(list(tensorrt_rtx.RUNS))
     return reported
+
+
+def many(folder: Path, *, most: int = on_device.MOST_SHAPES, plans: Path | None = None) -> dict[str, Any]:
+    """Return what 300 shapes record in queries, once all were prepared as the warm-up does.
+
+    Args:
+        folder: the engine.
+        most: shapes that are recorded at most.
+        plans: its files with instructions for the fake runtime.
+    """
+    import tensorrt_rtx  # the fake one
+
+    engine, rng = Engine.open(folder), np.random.default_rng(0)
+    runtime = replace(engine.runtime, device="sm89")
+    shapes = [(n, length) for n in range(1, 6) for length in range(5, 65)]
+    calls: dict[str, int] = {}
+    furthest = 0.0
+    with (
+        mock.patch.object(on_device, "MOST_SHAPES", most),
+        engines.open(engine, threads=1) as expected,
+        engines.open_unchecked(plans or engine.folder, "tensorrt-rtx", runtime) as session,
+    ):
+        for n, length in sorted(shapes, reverse=True):
+            for _ in range(3):
+                session.infer(batch(rng, n, length))
+        for number in rng.permutation(len(shapes)).tolist():
+            inputs = batch(rng, *shapes[number])
+            tensorrt_rtx.RUNS.clear()
+            given = session.infer(inputs)["logits"]
+            called = " ".join(tensorrt_rtx.RUNS)
+            calls[called] = calls.get(called, 0) + 1
+            furthest = max(furthest, float(np.abs(expected.infer(inputs)["logits"] - given).max()))
+        return {"calls": calls, "logits": furthest, "described": session.describe()}
 
 
 def early(folder: Path) -> dict[str, Any]:
@@ -206,6 +240,10 @@ def main() -> None:
             whole, stripped(whole, scratch / "stripped"), weight_files={"model.onnx": "whole-model.onnx"}
         ),
         "recorded": recorded(whole),
+        "many": many(whole),
+        "too_many": many(
+            whole, most=40, plans=marked(whole, scratch / "three-profiles", profiles="[16, 32, 64]")
+        ),
         "early": early(next(path for name, path in folders.items() if ".exit." in name)),
         "errors": errors(whole, scratch),
     }

@@ -13,6 +13,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ import pytest
 from effx import engines
 from effx.artifacts import Engine
 from effx.engines import on_device, sessions
+from effx.engines.cuda import DeviceArray
 from effx.errors import DeviceError, MissingExtraError
 
 ROOT = Path(__file__).parents[2]
@@ -148,6 +150,8 @@ def test_profiles_and_data_dependent_outputs_match_onnxruntime(result: dict[str,
     profiles, growing = result["profiles"], result["data_dependent"]
     assert profiles["described"]["profiles"] == 3 and profiles["logits"] < 1e-5
     assert growing["logits"] < 1e-5 and growing["depth"] == 0 and len(growing["depths"]) > 1
+    assert growing["described"]["cuda_graph"] is False
+    assert growing["described"]["cuda_graph_reason"] == "the sizes of outputs depend on the data"
 
 
 def test_stripped_plan_is_refitted_with_its_weights(result: dict[str, Any]) -> None:
@@ -156,9 +160,98 @@ def test_stripped_plan_is_refitted_with_its_weights(result: dict[str, Any]) -> N
 
 
 def test_shape_is_recorded_once_and_replayed_afterwards(result: dict[str, Any]) -> None:
-    first, replay = ["queue", "run", "queue"], ["run"]
+    first, replay = ["context", "queue", "run", "queue"], ["run"]
     # the second shape fits in the memory of the first, whose recording remains
     assert result["recorded"] == [first, replay, replay, first, replay, replay]
+
+
+def test_hundreds_of_shapes_are_recorded_before_queries_are_timed(result: dict[str, Any]) -> None:
+    """Rows of questions with their contexts have 343 shapes at 384 tokens."""
+    many = result["many"]
+    assert many["calls"] == {"run": 300} and many["logits"] < 1e-5
+    assert (many["described"]["cuda_graph"], many["described"]["cuda_graph_reason"]) == (True, None)
+
+
+def test_shapes_beyond_the_most_are_queued_and_reported(result: dict[str, Any]) -> None:
+    """Nothing is recorded in a query, no context is made, and what was recorded stays."""
+    many = result["too_many"]
+    assert many["calls"] == {"run": 40, "queue run": 260} and many["logits"] < 1e-5
+    assert many["described"]["cuda_graph"] is False
+    reason = "only the first 40 input shapes were recorded, others run kernel by kernel"
+    assert many["described"]["cuda_graph_reason"] == reason
+
+
+@pytest.mark.parametrize("runtime", ["torch", "onnxruntime"])
+def test_other_runtimes_report_shapes_beyond_the_most(runtime: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their libraries need a GPU: what they record and run is replaced here."""
+    monkeypatch.setattr(on_device, "MOST_SHAPES", 3)
+    graph, calls = _without_a_library(runtime)
+    shapes = [(1, length) for length in (9, 8, 7, 6, 5)]
+
+    def launch(shape: tuple[int, int]) -> None:
+        graph.launch({"input_ids": DeviceArray(1, shape, np.dtype(np.int64))})
+
+    for shape in shapes[:3]:
+        launch(shape)
+    assert calls == ["record", "replay"] * 3
+    assert graph.describe()["cuda_graph"] is True and graph.describe()["cuda_graph_reason"] is None
+    calls.clear()
+    for shape in shapes:
+        launch(shape)
+    assert calls == ["replay"] * 3 + ["run"] * 2
+    assert graph.describe()["cuda_graph"] is False
+    reason = "only the first 3 input shapes were recorded, others run kernel by kernel"
+    assert graph.describe()["cuda_graph_reason"] == reason
+
+
+def _without_a_library(runtime: str) -> tuple[Any, list[str]]:
+    """Return a graph whose calls of its library are noted instead."""
+    calls: list[str] = []
+    session = SimpleNamespace(get_providers=list)
+    fields: dict[str, Any] = {
+        "device": SimpleNamespace(name="GPU", uuid="GPU-0", capability="sm90"),
+        "_tf32": False, "_no_graph": None, "_left_out": False,
+    }  # fmt: skip
+    if runtime == "torch":
+        from effx.engines.torch import TorchCudaGraph
+
+        class Torch(TorchCudaGraph):
+            def __init__(self) -> None:
+                vars(self).update(fields, _names=["input_ids"], _compiled=False, _stream=None, _recorded={})
+
+            def _record(self, key: Any, tensors: list[Any]) -> bool:
+                calls.append("record")
+                replay = SimpleNamespace(replay=lambda: calls.append("replay"))
+                self._recorded[key] = replay, {}  # type: ignore[assignment]
+                return True
+
+            def _run(self, tensors: list[Any]) -> on_device.DeviceArrays:
+                calls.append("run")
+                return {}
+
+        return Torch(), calls
+    from effx.engines.onnxruntime_cuda import OnnxRuntimeCudaGraph
+
+    class OnnxRuntime(OnnxRuntimeCudaGraph):
+        def __init__(self) -> None:
+            vars(self).update(
+                fields, _inputs={"input_ids": np.dtype(np.int64)}, _shapes={}, _reallocations=0,
+                _memory=SimpleNamespace(reallocations=0), _session=session,
+            )  # fmt: skip
+
+        def _record(self, key: Any, inputs: on_device.DeviceArrays) -> bool:
+            calls.append("record")
+            self._shapes[key] = 1, None, {}
+            return True
+
+        def _run(self, binding: Any, graph: str) -> None:
+            calls.append("replay")
+
+        def _run_unrecorded(self, inputs: on_device.DeviceArrays) -> on_device.DeviceArrays:
+            calls.append("run")
+            return {}
+
+    return OnnxRuntime(), calls
 
 
 def test_prepare_records_every_number_of_remaining_rows(result: dict[str, Any]) -> None:

@@ -99,6 +99,36 @@ def test_power_shown_late_is_left_out_at_the_beginning() -> None:
     assert reading.seconds == pytest.approx(TIMES[-1] - SENSOR.lag_s)
 
 
+def after_another_load(before_w: float, watts: float, late_s: float, gain: float = 1.0) -> Reading:
+    """A counter beside a sensor that averages over a second and shows it late; the load begins at 0 s."""
+
+    def drawn_j(times: np.ndarray) -> np.ndarray:
+        return np.where(times < 0, before_w * times, watts * times)
+
+    shown = np.floor(TIMES / 0.1) * 0.1 - late_s
+    sampled = drawn_j(shown) - drawn_j(shown - 1.0) + power(0.0)
+    counted = 5000.0 + gain * drawn_j(np.floor(TIMES / 0.05) * 0.05)
+    samples = [Sample(t, t, c, w) for t, c, w in zip(TIMES, counted, sampled, strict=True)]
+    sensor = Sensor("average", 1.0, 0.1, 2.0)
+    return trace.counter_reading(samples, sensor, tick_s=0.05, gain=GAIN, limit_w=LIMIT_W)
+
+
+@pytest.mark.parametrize(("before_w", "watts"), [(600.0, 200.0), (90.0, 600.0)])
+def test_power_shown_late_does_not_make_a_counter_suspect(before_w: float, watts: float) -> None:
+    reading = after_another_load(before_w, watts, 1.9)
+    assert reading.flags == ()
+    assert reading.joules is not None and reading.seconds == pytest.approx(TIMES[-1], abs=0.15)
+    assert reading.joules == pytest.approx(watts * reading.seconds, rel=0.01)
+    assert reading.integrated_joules == pytest.approx(reading.joules, rel=0.01)
+
+
+def test_a_wrong_gain_of_a_counter_is_seen_beside_late_power() -> None:
+    reading = after_another_load(600.0, 200.0, 1.9, gain=1.2)
+    assert reading.flags == ("suspect: counter and integrated power differ by 17 %",)
+    assert reading.joules is not None and reading.seconds is not None
+    assert reading.integrated_joules == pytest.approx(200.0 * reading.seconds, rel=0.01)
+
+
 @pytest.mark.parametrize(
     "measure", [lambda d: of_counter(counter(), during=d), lambda d: of_power(power(), during=d)]
 )

@@ -11,6 +11,7 @@ from scipy import stats
 
 from effx import meters
 from effx.host import cpu
+from effx.meters.trace import GAIN, bounds
 from effx.profile import energy
 from effx.results import EnergyWindow, Idle
 
@@ -107,6 +108,59 @@ def test_one_window_has_no_interval_whatever_the_meter_states() -> None:
     result = energy.of_windows([one], Steady([]), Idle(30.0, (28.0, 32.0), 15.0))
     assert (result.joules_per_example, result.net) == (pytest.approx(10.0), pytest.approx(7.0))
     assert (result.interval, result.interval_without_gain, result.net_interval) == (None, None, None)
+
+
+def test_the_interval_holds_the_truth_at_the_edge_of_the_meters_tolerance() -> None:
+    """The tolerance multiplies what every window shows; the windows vary as well."""
+    rng, trials = np.random.default_rng(0), 2000
+    held = np.zeros((2, 2))
+    for _ in range(trials):
+        gain = rng.choice([-GAIN, GAIN])
+        shown = 10.0 * (1 + gain) * (1 + rng.normal(0, 0.01, 3))
+        windows = [
+            replace(
+                window(100 * each, 10.0, 100, bounds(each, 0.002 * each, GAIN)),
+                interval_without_gain=bounds(each, 0.002 * each, 0.0),
+            )
+            for each in shown
+        ]
+        result = energy.of_windows(windows, Steady([]), None)
+        for number, (interval, truth) in enumerate(
+            [(result.interval, 10.0), (result.interval_without_gain, 10.0 * (1 + gain))]
+        ):
+            assert interval is not None
+            held[number] += interval[0] <= truth, truth <= interval[1]
+    assert (held.sum(1) - trials >= 0.93 * trials).all()
+    assert (held < trials).any()  # they are not so wide that they cannot miss
+
+
+def test_the_bounds_of_a_meter_without_tolerance_are_as_they_were() -> None:
+    """Those of RAPL are the same with and without."""
+    windows = [
+        replace(window(100 * each, 10.0, 100, (each - 0.1, each + 0.3)),
+                interval_without_gain=(each - 0.1, each + 0.3))
+        for each in (9.9, 10.0, 10.1)
+    ]  # fmt: skip
+    result = energy.of_windows(windows, Steady([]), None)
+    half = stats.sem([9.9, 10.0, 10.1]) * stats.t.ppf(0.975, 2)
+    assert half > 0.1
+    assert result.interval == result.interval_without_gain == pytest.approx((10.0 - half, 10.3))
+
+
+def test_the_tolerance_of_a_meter_widens_the_spread_of_idle_readings() -> None:
+    class Tolerant(Steady):
+        def stop(self, cpu_s: float, during: meters.Period | None = None) -> meters.Reading:
+            reading = super().stop(cpu_s)
+            assert reading.joules is not None
+            return replace(
+                reading, interval=bounds(reading.joules, 0.0, GAIN),
+                interval_without_gain=bounds(reading.joules, 0.0, 0.0),
+            )  # fmt: skip
+
+    result = energy.idle(Tolerant([12.0, 13.0, 14.0]), 0.01)
+    assert isinstance(result, Idle)
+    low, high = stats.t.interval(0.95, 2, 13.0, stats.sem([12.0, 13.0, 14.0]))
+    assert result.interval == pytest.approx((low / (1 + GAIN), high / (1 - GAIN)))
 
 
 def test_net_energy_is_missing_without_idle_power() -> None:

@@ -20,7 +20,8 @@ _cuda = ctypes.CDLL("libcuda.so.1")
 _CALL = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 _KINDS = {"tensor(int64)": np.int64, "tensor(float)": np.float32}
 RUNS: list[str] = []
-"""Events in order: ``queue`` when a context is called, ``run`` when the stream executes it."""
+"""Events in order: ``context`` when one is made, ``queue`` when one is called, ``run`` when the stream
+executes what was queued."""
 
 
 class ILogger:
@@ -119,6 +120,7 @@ class Engine:
 
     def create_execution_context(self, strategy: str) -> Context:
         assert strategy == ExecutionContextAllocationStrategy.USER_MANAGED
+        RUNS.append("context")
         return Context(self)
 
 
