@@ -50,6 +50,8 @@ class Sheet:
     columns: tuple[SheetColumn, ...]
     rows: tuple[tuple[SheetCell, ...], ...]
     note: str = ""
+    numbers: Sheet | None = None
+    """The table as CSV has it, if a cell of this one has several numbers."""
 
     def only(self, labels: Sequence[str]) -> Sheet:
         """Return the table with some of its columns, in their order."""
@@ -58,21 +60,19 @@ class Sheet:
             self,
             columns=tuple(self.columns[index] for index in indices),
             rows=tuple(tuple(row[index] for index in indices) for row in self.rows),
+            numbers=None,
         )
 
-    def write(self, folder: Path, *, numbers: Sheet | None = None) -> None:
-        """Write NAME.csv with all digits, and NAME.md and NAME.tex with rounded numbers.
-
-        Args:
-            folder: where.
-            numbers: the table for the CSV, if this one has several numbers in a cell.
-        """
-        files.write_atomic(folder / f"{self.name}.csv", (numbers or self).as_csv().encode())
+    def write(self, folder: Path) -> None:
+        """Write NAME.csv with all digits, and NAME.md and NAME.tex with rounded numbers."""
+        files.write_atomic(folder / f"{self.name}.csv", self.as_csv().encode())
         files.write_atomic(folder / f"{self.name}.md", self.markdown().encode())
         files.write_atomic(folder / f"{self.name}.tex", self.latex().encode())
 
     def as_csv(self) -> str:
         """Return the table as CSV; missing values are empty."""
+        if self.numbers is not None:
+            return self.numbers.as_csv()
         out = io.StringIO()
         writer = csv.writer(out, lineterminator="\n")
         writer.writerow([not_a_formula(column.label) for column in self.columns])

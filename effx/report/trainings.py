@@ -11,7 +11,6 @@ from effx.analysis.trainings import SCHEMA, TRAININGS, Difference, MethodScores,
 from effx.report.sheets import Sheet, SheetCell, SheetColumn
 from effx.stats.runs import Spread
 
-_SCORES = "scores"
 _PAIRED = (
     "Differences are paired by seed, with the 95 % interval and the p-value of Student's t-test; p is "
     "adjusted over the methods (Holm). A few seeds detect only large differences."
@@ -23,7 +22,7 @@ def write(table: MethodTable, out: Path) -> None:
     """Write the tables as CSV, Markdown and LaTeX, and trainings.json."""
     out.mkdir(parents=True, exist_ok=True)
     for sheet in _sheets(table):
-        sheet.write(out, numbers=score_numbers(table) if sheet.name == _SCORES else None)
+        sheet.write(out)
     files.write_json(out / TRAININGS, to_json(table))
 
 
@@ -44,7 +43,7 @@ def _sheets(table: MethodTable) -> list[Sheet]:
 
 
 def scores(table: MethodTable) -> Sheet:
-    """Return the scores as texts, a row for each method; :func:`score_numbers` has them as numbers."""
+    """Return the scores: a row for each method."""
     columns = (*_METHOD, *map(SheetColumn, (*table.tasks, "average", "seeds")))
     rows: list[tuple[SheetCell, ...]] = [
         (method.method, method.weight_remaining, *map(_spread, _task_spreads(table, method)), _seeds(method))
@@ -54,11 +53,11 @@ def scores(table: MethodTable) -> Sheet:
         "Mean ± standard deviation over seeds of a task's score, the mean of its metrics on the validation "
         "rows (of CoLA, Matthews correlation alone). Average: of the seeds that have all tasks."
     )
-    return Sheet(_SCORES, "Scores", columns, tuple(rows), note)
+    return Sheet("scores", "Scores", columns, tuple(rows), note, numbers=_score_numbers(table))
 
 
-def score_numbers(table: MethodTable) -> Sheet:
-    """Return the scores: a row for each method, with columns of means and of standard deviations."""
+def _score_numbers(table: MethodTable) -> Sheet:
+    """Return the scores with columns of means and of standard deviations."""
     names = [*table.tasks, "average"]
     labels = [label for name in names for label in (f"{name}, mean", f"{name}, std")]
     rows: list[tuple[SheetCell, ...]] = []
@@ -69,7 +68,7 @@ def score_numbers(table: MethodTable) -> Sheet:
             for number in ((None, None) if spread is None else (spread.mean, spread.std))
         ]
         rows.append((method.method, method.weight_remaining, *numbers, _seeds(method)))
-    return Sheet(_SCORES, "Scores", (*_METHOD, *map(SheetColumn, (*labels, "seeds"))), tuple(rows))
+    return Sheet("scores", "Scores", (*_METHOD, *map(SheetColumn, (*labels, "seeds"))), tuple(rows))
 
 
 def differences(table: MethodTable) -> Sheet:
