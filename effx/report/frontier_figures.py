@@ -10,9 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from effx import formatting
+from effx.analysis import cohorts
 from effx.analysis.comparison import Comparison
 from effx.analysis.frontier import Frontier, FrontierPoint
-from effx.analysis.objectives import OBJECTIVES
+from effx.analysis.objectives import OBJECTIVES, QUALITY, Objective
 from effx.analysis.techniques import Compared, kind
 from effx.report import technique_figures
 from effx.report.canvas import MAX_PANELS, canvas, note_omitted
@@ -39,7 +40,7 @@ def write(
 
     Args:
         groups: the engines to draw.
-        runs: all results, for the reason why there is no energy.
+        runs: all results, for the reason why a frontier is missing.
         comparisons: the source of the ratios in the grids.
         folder: where the figures are written.
     """
@@ -57,21 +58,34 @@ def write(
 
 
 def draw_frontiers(frontiers: Sequence[Frontier], runs: Sequence[Run], cost: str, stem: Path) -> None:
-    """Draw one panel per frontier; where there is none, the reason why energy is missing."""
+    """Draw one panel per frontier; where there is none, the reasons."""
     panels = min(len(frontiers), MAX_PANELS)
     with canvas(stem, 4.4 * panels if frontiers else 1.6) as figure:
         if not frontiers:
-            _draw_reasons(figure, runs)
+            _draw_reasons(figure, runs, cost)
         for number, frontier in enumerate(frontiers[:MAX_PANELS], 1):
             _draw_panel(figure.add_subplot(panels, 1, number), frontier, cost)
         note_omitted(figure, len(frontiers))
 
 
-def _draw_reasons(figure: Figure, runs: Sequence[Run]) -> None:
+def _draw_reasons(figure: Figure, runs: Sequence[Run], cost: str) -> None:
     axes = figure.add_subplot()
     axes.set_axis_off()
-    text = "energy: unavailable\n\n" + "\n".join(energy_unavailable(runs))
+    text = "\n".join(_reasons(cohorts.latest(runs), OBJECTIVES[cost]))
     axes.text(0.5, 0.5, text, ha="center", va="center", wrap=True)
+
+
+def _reasons(runs: Sequence[Run], cost: Objective) -> list[str]:
+    """Return why results have no frontier by accuracy and a cost: a heading, then the reasons."""
+    if cost.uses_energy and all(cost.value(run) is None for run in runs):
+        return ["energy: unavailable", "", *energy_unavailable(runs)]
+    reasons = set()
+    for run in runs:
+        missing = [axis for axis in (QUALITY, cost) if axis.value(run) is None]
+        reasons |= {f"{axis.label} unavailable: {axis.missing(run)}" for axis in missing}
+        if not cohorts.has_predictions(run):
+            reasons.add("the results do not contain predictions, which frontiers are resampled from")
+    return [f"no frontier of accuracy and {cost.short}", "", *sorted(reasons)]
 
 
 def _draw_panel(axes: Axes, frontier: Frontier, cost: str) -> None:

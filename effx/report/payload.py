@@ -3,7 +3,8 @@
     columns        {name: [one value per row]}; rows are in the order of ``runs``
     objectives     name, label, unit, direction; their values and intervals are columns
     units          by SI unit: the factor and the symbol it is shown with
-    groups         task, host, rows, n; row numbers of the members, the baseline and the frontiers
+    groups         task, host, rows, n, digests of the texts and of the reference engine; row numbers of the
+                   members, the baseline and the frontiers
     pairs          paired comparisons; refused: why some pairs have none
     hosts, settings, shapes    what many rows share, by id or number
 
@@ -216,6 +217,8 @@ def _group(group: Group, row_numbers: Mapping[str, int]) -> dict[str, Any]:
         "rows": cohort.rows,
         "n": cohort.n,
         "metric": cohort.described,
+        "reference": None if cohort.reference is None else cohort.reference.digest,
+        "texts": cohort.texts,
         "members": [row_numbers[run.id] for run in group.runs],
         "losses": [
             [outcome.status, outcome.explanation] for outcome in losses.outcomes(group.runs, group.baseline)

@@ -4,9 +4,11 @@
      "charts": [{"title", "interval": "95 %", "x": {"label", "unit", "log"}, "y": {...},
                  "series": [{"name", "points": [{"x", "y", "low", "high", "label"}]}]}],
      "maps":   [{"title", "unit", "corner", "rows": [...], "columns": [...], "values": [[number or null]]}],
-     "tables": [{"title", "columns": [{"label", "unit"}], "rows": [[text, number or null]]}]}
+     "tables": [{"title", "columns": [{"label", "unit"}],
+                 "rows": [[text, number, {"text", "sort"} or null]]}]}
 
-``schema`` and ``title`` are required; ``low``, ``high``, ``label``, ``unit`` and ``log`` are optional.
+``schema`` and ``title`` are required; ``low``, ``high``, ``label``, ``unit``, ``log`` and ``sort`` are
+optional. A table's cell with a text and a number to sort by is for numbers that are printed in another way.
 """
 
 from __future__ import annotations
@@ -99,12 +101,22 @@ class SectionColumn:
 
 
 @dataclass(frozen=True)
+class SectionCell:
+    """A number as printed."""
+
+    text: str
+    sort: int | float | None = None
+    """What rows are sorted by; None: such rows come last."""
+
+
+@dataclass(frozen=True)
 class SectionTable:
-    """A table."""
+    """A table; rows are shown in their order until a reader sorts them."""
 
     title: str
     columns: list[SectionColumn]
-    rows: list[list[str | int | float | None]]
+    rows: list[list[str | int | float | SectionCell | None]]
+    """None: missing."""
 
     def __post_init__(self) -> None:
         if any(len(row) != len(self.columns) for row in self.rows):

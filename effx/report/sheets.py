@@ -12,10 +12,20 @@ from typing import Any
 from effx import files
 from effx.formatting import not_a_formula
 from effx.report import latex
-from effx.report.sections import SectionColumn, SectionTable
+from effx.report.sections import SectionCell, SectionColumn, SectionTable
 
-SheetCell = str | int | float | None
 MISSING = "–"
+
+
+@dataclass(frozen=True)
+class NumberText:
+    """A number whose text says more, such as its interval or why it is not known."""
+
+    text: str
+    number: float | None
+
+
+SheetCell = str | int | float | NumberText | None
 
 
 @dataclass(frozen=True)
@@ -40,6 +50,8 @@ class Sheet:
     columns: tuple[SheetColumn, ...]
     rows: tuple[tuple[SheetCell, ...], ...]
     note: str = ""
+    numbers: Sheet | None = None
+    """The table as CSV has it, if a cell of this one has several numbers."""
 
     def only(self, labels: Sequence[str]) -> Sheet:
         """Return the table with some of its columns, in their order."""
@@ -48,6 +60,7 @@ class Sheet:
             self,
             columns=tuple(self.columns[index] for index in indices),
             rows=tuple(tuple(row[index] for index in indices) for row in self.rows),
+            numbers=None,
         )
 
     def write(self, folder: Path) -> None:
@@ -58,17 +71,37 @@ class Sheet:
 
     def as_csv(self) -> str:
         """Return the table as CSV; missing values are empty."""
+        if self.numbers is not None:
+            return self.numbers.as_csv()
         out = io.StringIO()
         writer = csv.writer(out, lineterminator="\n")
-        writer.writerow([column.label for column in self.columns])
-        writer.writerows([["" if cell is None else not_a_formula(cell) for cell in row]
-                          for row in self.rows])  # fmt: skip
+        writer.writerow([not_a_formula(column.label) for column in self.columns])
+        writer.writerows(
+            ["" if cell is None else not_a_formula(_plain(cell)) for cell in row] for row in self.rows
+        )
         return out.getvalue()
 
     def section_table(self) -> SectionTable:
-        """Return the table for a section of the report's page."""
-        rows: list[list[SheetCell]] = [["" if cell is None else cell for cell in row] for row in self.rows]
-        return SectionTable(self.title, [SectionColumn(column.label) for column in self.columns], rows)
+        """Return the table for a section of the report's page, which rounds its numbers."""
+        return SectionTable(
+            self.title,
+            [SectionColumn(column.label) for column in self.columns],
+            [
+                [
+                    SectionCell(cell.text, cell.number) if isinstance(cell, NumberText) else cell
+                    for cell in row
+                ]
+                for row in self.rows
+            ],
+        )
+
+    def printed_table(self) -> SectionTable:
+        """Return the table for a section of the report's page, with numbers as this table prints them."""
+        return SectionTable(
+            self.title,
+            [SectionColumn(column.label) for column in self.columns],
+            [[_printed(*each) for each in zip(row, self.columns, strict=True)] for row in self.rows],
+        )
 
     def texts(self) -> list[list[str]]:
         """Return the cells of every row as printed."""
@@ -100,7 +133,7 @@ class Sheet:
             "title": self.title,
             "note": self.note,
             "columns": labels,
-            "rows": [list(r) for r in self.rows],
+            "rows": [[_plain(cell) for cell in row] for row in self.rows],
         }
 
 
@@ -108,11 +141,21 @@ def _line(cells: Sequence[str]) -> str:
     return "| " + " | ".join(" ".join(cell.split()).replace("|", r"\|") for cell in cells) + " |"
 
 
+def _plain(cell: SheetCell) -> str | int | float | None:
+    return cell.text if isinstance(cell, NumberText) else cell
+
+
+def _printed(cell: SheetCell, column: SheetColumn) -> str | SectionCell | None:
+    if cell is None or isinstance(cell, str):
+        return cell
+    return SectionCell(_text(cell, column), cell.number if isinstance(cell, NumberText) else cell)
+
+
 def _text(cell: SheetCell, column: SheetColumn) -> str:
     if cell is None:
         return MISSING
-    if isinstance(cell, str):
-        return cell
+    if isinstance(cell, str | NumberText):
+        return str(_plain(cell))
     sign = "+" if column.signed else ""
     if column.percent:
         return f"{100 * cell:{sign}.{max(0, column.decimals - 2)}f} %"

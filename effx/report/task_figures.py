@@ -14,6 +14,7 @@ from effx.analysis.task_results import TaskDependence, TaskOutcome
 from effx.report.canvas import MAX_PANELS, canvas, note_omitted
 from effx.report.style import COLOURS, marker
 
+_BASELINE = "not reduced"
 _COLUMNS = 3
 _MAX_NAMED = 24
 """Techniques up to which each has a colour, a marker and an entry in the legend."""
@@ -24,8 +25,9 @@ def draw(study: TaskDependence, stem: Path) -> None:
     panels = study.tasks[:MAX_PANELS]
     columns = min(_COLUMNS, len(panels))
     rows = math.ceil(len(panels) / columns)
-    named = len(study.tasks[0].techniques) <= _MAX_NAMED
-    legend_rows = math.ceil(len(study.tasks[0].techniques) / 2) if named else 0
+    techniques = _techniques(study)
+    named = len(techniques) <= _MAX_NAMED
+    legend_rows = math.ceil(len(techniques) / 2) if named else 0
     with canvas(stem, 2.6 * rows + 0.18 * legend_rows + 0.5) as figure:
         first: Axes | None = None
         for number, task in enumerate(panels, 1):
@@ -39,8 +41,15 @@ def draw(study: TaskDependence, stem: Path) -> None:
         unit = "loss, points" if study.same_metric else "loss, % of the score above a constant answer"
         figure.supylabel(unit, fontsize=8)
         if named:
+            # a task without relative losses has none of the techniques
+            handles = {
+                label: handle
+                for axes in figure.axes
+                for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+            }
+            labels = [label for label in (_BASELINE, *techniques) if label in handles]
             figure.legend(
-                *first.get_legend_handles_labels(), frameon=False, fontsize=7, ncols=2,
+                [handles[label] for label in labels], labels, frameon=False, fontsize=7, ncols=2,
                 loc="outside lower center",
             )  # fmt: skip
         figure.suptitle(
@@ -50,9 +59,13 @@ def draw(study: TaskDependence, stem: Path) -> None:
             note_omitted(figure, len(study.tasks))
 
 
+def _techniques(study: TaskDependence) -> list[str]:
+    return [each.technique for each in study.tasks[0].techniques]
+
+
 def _draw_task(axes: Axes, task: TaskOutcome, *, same: bool, named: bool) -> None:
     points = [(1.0, 0.0)]
-    axes.plot([1.0], [0.0], marker="*", linestyle="none", color="#333333", label="not reduced")
+    axes.plot([1.0], [0.0], marker="*", linestyle="none", color="#333333", label=_BASELINE)
     for index, each in enumerate(task.techniques):
         value, ends = each.in_percent(relative=not same)
         if value is None:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from effx.analysis.break_even import CPU_TIME, ENERGY, ReductionCost, reduction_costs
 from effx.report.groups import Group
-from effx.report.sections import Section, SectionColumn, SectionTable
-from effx.report.sheets import Sheet, SheetCell, SheetColumn
+from effx.report.sections import Section
+from effx.report.sheets import NumberText, Sheet, SheetCell, SheetColumn
 
 NAME = "training-costs"
 _NOTE = (
@@ -35,19 +35,7 @@ def sheet(groups: Sequence[Group]) -> Sheet | None:
 
 def section(table: Sheet) -> Section:
     """Return the table as a section of the page."""
-    texts = table.texts()
-    return Section(
-        title=table.title,
-        schema=1,
-        text=table.note,
-        tables=[
-            SectionTable(
-                table.title,
-                [SectionColumn(column.label) for column in table.columns],
-                [[*row] for row in texts],
-            )
-        ],
-    )
+    return Section(title=table.title, schema=1, text=table.note, tables=[table.printed_table()])
 
 
 def _row(cost: ReductionCost) -> tuple[SheetCell, ...]:
@@ -65,7 +53,7 @@ def _row(cost: ReductionCost) -> tuple[SheetCell, ...]:
         energy.extra,
         energy.source,
         max(known) / 1e6 if known else None,
-        cpu.text(),
+        NumberText(cpu.text(), cpu.queries),
         # why a machine has no counters is a paragraph; the manifest and effx compare have it
-        energy.text() if energy.extra is not None else "not known",
+        NumberText("not known", None) if energy.extra is None else NumberText(energy.text(), energy.queries),
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from effx import files
-from effx.analysis.trainings import SCHEMA, TRAININGS, Difference, MethodTable
+from effx.analysis.trainings import SCHEMA, TRAININGS, Difference, MethodScores, MethodTable
 from effx.report.sheets import Sheet, SheetCell, SheetColumn
 from effx.stats.runs import Spread
 
@@ -15,6 +15,7 @@ _PAIRED = (
     "Differences are paired by seed, with the 95 % interval and the p-value of Student's t-test; p is "
     "adjusted over the methods (Holm). A few seeds detect only large differences."
 )
+_METHOD = (SheetColumn("method"), SheetColumn("weights", 2, percent=True))
 
 
 def write(table: MethodTable, out: Path) -> None:
@@ -43,24 +44,31 @@ def _sheets(table: MethodTable) -> list[Sheet]:
 
 def scores(table: MethodTable) -> Sheet:
     """Return the scores: a row for each method."""
-    columns = (
-        SheetColumn("method"),
-        SheetColumn("weights", 2, percent=True),
-        *map(SheetColumn, table.tasks),
-        SheetColumn("average"),
-        SheetColumn("seeds"),
-    )
-    rows: list[tuple[SheetCell, ...]] = []
-    for method in table.methods:
-        of_tasks = [_spread(method.tasks.get(task)) for task in table.tasks]
-        seeds = sorted({spread.n for spread in method.tasks.values()})
-        text = "-".join(map(str, (seeds[0], seeds[-1]) if len(seeds) > 1 else seeds))
-        rows.append((method.method, method.weight_remaining, *of_tasks, _spread(method.average), text))
+    columns = (*_METHOD, *map(SheetColumn, (*table.tasks, "average", "seeds")))
+    rows: list[tuple[SheetCell, ...]] = [
+        (method.method, method.weight_remaining, *map(_spread, _task_spreads(table, method)), _seeds(method))
+        for method in table.methods
+    ]
     note = (
         "Mean ± standard deviation over seeds of a task's score, the mean of its metrics on the validation "
         "rows (of CoLA, Matthews correlation alone). Average: of the seeds that have all tasks."
     )
-    return Sheet("scores", "Scores", columns, tuple(rows), note)
+    return Sheet("scores", "Scores", columns, tuple(rows), note, numbers=_score_numbers(table))
+
+
+def _score_numbers(table: MethodTable) -> Sheet:
+    """Return the scores with columns of means and of standard deviations."""
+    names = [*table.tasks, "average"]
+    labels = [label for name in names for label in (f"{name}, mean", f"{name}, std")]
+    rows: list[tuple[SheetCell, ...]] = []
+    for method in table.methods:
+        numbers = [
+            number
+            for spread in _task_spreads(table, method)
+            for number in ((None, None) if spread is None else (spread.mean, spread.std))
+        ]
+        rows.append((method.method, method.weight_remaining, *numbers, _seeds(method)))
+    return Sheet("scores", "Scores", (*_METHOD, *map(SheetColumn, (*labels, "seeds"))), tuple(rows))
 
 
 def differences(table: MethodTable) -> Sheet:
@@ -97,6 +105,17 @@ def spreads(table: MethodTable) -> Sheet:
         "from the F distribution, which assumes independent samples; p is adjusted over the methods (Holm)."
     )
     return Sheet("spreads", "Spread over seeds", tuple(map(SheetColumn, labels)), tuple(rows), note)
+
+
+def _task_spreads(table: MethodTable, method: MethodScores) -> list[Spread | None]:
+    """Return the scores of a method on every task and on average."""
+    return [*(method.tasks.get(task) for task in table.tasks), method.average]
+
+
+def _seeds(method: MethodScores) -> str:
+    """Return the number of seeds, or the fewest and the most of a task."""
+    seeds = sorted({spread.n for spread in method.tasks.values()})
+    return "-".join(map(str, (seeds[0], seeds[-1]) if len(seeds) > 1 else seeds))
 
 
 def _spread(value: Spread | None) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -270,7 +271,11 @@ def test_report_and_comparison_tell_when_training_pays(tmp_path: Path) -> None:
     _, folder = report([tmp_path])
     table = (folder / "training-costs.csv").read_text().splitlines()
     assert table[1].startswith("ticket,full,training of 7777,30.0,60.0,400.0,counter (rapl),3.0,")
-    assert "What reductions cost to make" in (folder / "index.html").read_text()
+    page = (folder / "index.html").read_text()
+    assert "What reductions cost to make" in page
+    assert '{"text":"+400","sort":400.0}' in page  # numbers to sort by, not texts
+    pays = re.search(r'"text":"4,000[^"]*","sort":([\d.]+)}', page)
+    assert pays is not None and float(pays[1]) == pytest.approx(4000)
     again = results.find([tmp_path])
     assert {run.name: run.engine.expenses for run in again} == {
         run.name: run.engine.expenses for run in (full, ticket)

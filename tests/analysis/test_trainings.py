@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -91,6 +92,15 @@ def test_what_is_missing_is_left_out_and_not_averaged(tmp_path: Path) -> None:
     row = next(row for row in sheet.rows if row[0] == "later")
     assert row[2:] == (None, "0.7050 ± 0.0071", None, "2")
     assert next(row for row in sheet.rows if row[0] == "half")[-1] == "1-3"
+    tables.write(table, tmp_path)
+    rows = list(csv.DictReader((tmp_path / "scores.csv").read_text().splitlines()))
+    (of_later,) = [row for row in rows if row["method"] == "later"]
+    assert float(of_later["rte, mean"]) == pytest.approx(0.705)
+    assert float(of_later["rte, std"]) == pytest.approx(np.std([0.7, 0.71], ddof=1))
+    assert (of_later["cola, mean"], of_later["average, std"], of_later["seeds"]) == ("", "", "2")
+    (of_half,) = [row for row in rows if row["method"] == "half"]
+    assert (of_half["cola, mean"], of_half["cola, std"]) == ("0.4", "")  # one seed has no deviation
+    assert "0.7050 ± 0.0071" in (tmp_path / "scores.md").read_text()
 
 
 def test_equal_scores_and_equal_differences_have_no_interval() -> None:

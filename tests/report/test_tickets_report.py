@@ -8,6 +8,7 @@ import pytest
 
 from effx.cli import run
 from effx.report import sections
+from effx.report.sections import SectionCell
 from effx.report.sheets import Sheet, SheetColumn
 
 RESULTS = Path(__file__).parents[2] / "docs" / "results" / "tickets"
@@ -32,6 +33,8 @@ def test_a_report_on_real_searches(tmp_path: Path, capsys: pytest.CaptureFixture
         assert (out / f"{name}.png").stat().st_size > 5000 and "<svg" in (out / f"{name}.svg").read_text()
     (section,) = sections.read([out / "sections" / "tickets.json"])
     assert section.title == "Super tickets over tasks" and len(section.tables) == 5 and len(section.maps) == 2
+    cell = section.tables[0].rows[0][3]
+    assert cell == SectionCell(f"{mean:.4f}", pytest.approx(mean))  # a number to sort by, not a text
 
 
 def test_the_same_searches_give_the_same_bytes(tmp_path: Path) -> None:
@@ -63,4 +66,6 @@ def test_cells_are_printed_rounded_and_written_exactly() -> None:
     )  # fmt: skip
     assert sheet.texts() == [["=1+1|2", "1,234", "+0.13", "98.7 %"], ["y", "–", "–", "–"]]
     assert sheet.as_csv().splitlines()[1] == "'=1+1|2,1234,0.126,0.987"
+    named = Sheet("t", "T", (SheetColumn("method"), SheetColumn("=HYPERLINK(1)")), (("x", 1),))
+    assert named.as_csv().splitlines()[0] == "method,'=HYPERLINK(1)"
     assert r"=1+1\|2" in sheet.markdown() and r"A \& B" in sheet.latex() and r"98.7 \%" in sheet.latex()

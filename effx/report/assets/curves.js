@@ -39,27 +39,28 @@ function curvesSection() {
       point.mark = point.row.technique === 'full' ? 'best' : '';
       if (few) point.label = { full: point.row.precision, 'made elsewhere': point.row.short }[point.row.technique] ?? point.row.level_text;
     }
-    const mixed = energetic(state.x) && sources(of.filter((row) => valueOf(row, state.x) !== null)).length > 1;
+    const drawn = [...points.values()].map((point) => point.row);
+    const mixed = energetic(state.x) && meters(drawn).length > 1;
     chart.draw({
       points: mixed ? [] : [...points.values()], lines: mixed ? [] : lines, pinned: PINS.rows,
       keys: [{ kind: 'bar', text: '95 % interval' }],
       x: { label: axisLabel(state.x, group, rows), log: false }, y: { label: axisLabel('quality', group, rows), log: false },
     });
     const combined = rows.filter((row) => row.technique === 'combined').length;
-    about.replaceChildren(soft(mixed ? 'Energies from different sources cannot be compared.'
+    about.replaceChildren(soft(mixed ? mixedMeters(drawn)
       : `${strategies.size.toLocaleString('en')} series: each joins the engines of criterion reduction, precision and backend in order of their level. Engines without a reduction, or made elsewhere, are single points.${combined ? ` Not shown: ${count(combined, 'engine')} with several reductions.` : ''}`));
-    if (chart.active === null) panel.replaceChildren(levels(of, state.x, group));
+    if (chart.active === null) panel.replaceChildren(levels(of, state.x, group, mixed));
   };
   section('reductions', 'Levels of reduction', controls, el('div', { class: 'split' }, el('div', {}, about, chart.root), panel));
   PINS.watchers.push(() => { if (chart.spec) { chart.spec.pinned = PINS.rows; chart.rings(); } });
   rebuild();
 }
 
-// The table next to the curves: accuracy and cost of each level.
-function levels(rows, cost, group) {
+// The table next to the curves: accuracy and cost of each level, with the meter if there are several.
+function levels(rows, cost, group, mixed) {
   const sorted = [...rows].sort((a, b) => (a.series < b.series ? -1 : a.series > b.series ? 1 : (b.level ?? 0) - (a.level ?? 0)));
   const criterion = objective(cost);
   return el('div', {}, el('h3', {}, 'Levels'), el('div', { class: 'table', tabindex: '0', role: 'region', 'aria-label': 'Levels of each series' }, el('table', {},
     el('thead', {}, el('tr', {}, ['series', 'level', group.metric, `${TITLES[cost] || criterion.short}${unitSymbol(criterion.unit) ? `, ${unitSymbol(criterion.unit)}` : ''}`].map((text, index) => el('th', { scope: 'col', class: index < 2 ? 'word' : null }, text)))),
-    el('tbody', {}, sorted.slice(0, 60).map((row) => el('tr', {}, el('th', { scope: 'row', class: 'word' }, row.series), el('td', { class: 'word' }, row.level_text), el('td', {}, inColumn(valueOf(row, 'quality'), '')), el('td', {}, inColumn(valueOf(row, cost), criterion.unit))))))));
+    el('tbody', {}, sorted.slice(0, 60).map((row) => el('tr', {}, el('th', { scope: 'row', class: 'word' }, row.series), el('td', { class: 'word' }, row.level_text), el('td', {}, inColumn(valueOf(row, 'quality'), '')), el('td', {}, inColumn(valueOf(row, cost), criterion.unit), mixed && valueOf(row, cost) !== null && el('small', {}, ` ${meterOf(row)}`))))))));
 }

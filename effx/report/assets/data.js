@@ -39,6 +39,10 @@ const energyOf = (row) => row.energy.find((entry) => entry.scenario === 'single-
 const sourceOf = (row) => energyOf(row)?.source ?? 'none';
 const sources = (rows) => [...new Set(rows.map(sourceOf))].sort();
 const METERED = sources(ROWS).filter((entry) => entry !== 'none');
+// Joules are compared, on an axis or in a ranking, if they are of one source and one meter, see effx/analysis/cohorts.py.
+const meterOf = (row) => (sourceOf(row) === 'none' ? 'none' : `${sourceOf(row)} (${energyOf(row).meter})`);
+const meters = (rows) => [...new Set(rows.map(meterOf))].sort();
+const mixedMeters = (rows) => `Energies from different sources or meters cannot be compared: ${meters(rows).join(', ')}.`;
 
 // Axis label with unit, direction, and n or the energy source.
 function axisLabel(name, group, rows) {

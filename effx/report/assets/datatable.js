@@ -1,13 +1,14 @@
 // A table that sorts by any column, filters, and shows one page of rows at a time.
 //
-//   columns  {key, title, text(row) -> string or node, sort(row) -> number or string, align, hint}
+//   columns  {key, title, text(row) -> string or node, sort(row) -> number, string or nothing, align, hint}
+//   sort     key of the column that rows are sorted by at first, by default the first; null: the order given
 
 const PAGE = 25;
 
 class DataTable {
   constructor({ caption, columns, rows, sort, descending, filters, rowClass, empty }) {
     Object.assign(this, { columns, rows, filters: filters || [], rowClass, empty: empty || 'No row matches the filter.' });
-    this.sorted = sort || columns[0].key;
+    this.sorted = sort === undefined ? columns[0].key : sort;
     this.descending = Boolean(descending);
     this.page = 0;
     this.query = '';
@@ -77,6 +78,7 @@ class DataTable {
     return matching.map((row, index) => [column.sort(row), index, row]).sort(([a, first], [b, second]) => {
       const none = (entry) => entry === null || entry === undefined;
       if (none(a) || none(b)) return none(a) - none(b) || first - second; // missing values come last
+      if (typeof a !== typeof b) return typeof a === 'number' ? -1 : 1; // texts among numbers before them
       return (a < b ? -sign : a > b ? sign : 0) || first - second;
     }).map(([, , row]) => row);
   }

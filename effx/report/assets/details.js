@@ -1,19 +1,22 @@
 // Details of one engine, the two pinned engines, and their paired comparison.
 
+// The first pinned row is A, the second B: as in their comparison if there is one, else in the order of pinning.
 const PINS = { rows: [], watchers: [] };
+const pinIndex = (row) => PINS.rows.findIndex((pinned) => pinned.index === row.index); // rows of charts are copies
 
 function pin(row) {
-  const index = PINS.rows.indexOf(row);
+  const index = pinIndex(row);
   if (index >= 0) PINS.rows.splice(index, 1);
-  else if (PINS.rows.length < 2) PINS.rows.push(row);
-  else PINS.rows[1] = row;
+  else PINS.rows.splice(1, 1, ROWS[row.index]);
+  const [a, b] = PINS.rows;
+  if (b && pairOf(a, b).a === b) PINS.rows.reverse();
   announce(index >= 0 ? `${row.name} is no longer pinned.`
-    : PINS.rows.length === 2 ? `${PINS.rows[0].name} and ${row.name} are compared below the chart.` : `${row.name} is pinned; pin a second engine to compare.`);
+    : b ? `${PINS.rows.map((pinned) => pinned.name).join(' and ')} are compared below the chart.` : `${row.name} is pinned; pin a second engine to compare.`);
   for (const watcher of PINS.watchers) watcher();
 }
 
 const pinButton = (row) => {
-  const index = PINS.rows.indexOf(row);
+  const index = pinIndex(row);
   return el('button', { type: 'button', class: 'pin', 'aria-pressed': index >= 0 ? 'true' : 'false', 'aria-label': `Pin ${row.name}`, onclick: () => pin(row) },
     index >= 0 ? 'AB'[index] : 'Pin');
 };

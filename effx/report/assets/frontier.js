@@ -81,7 +81,10 @@ function frontierSection() {
     const members = front ? front.members : group.members;
     const rows = members.map((entry, number) => onFrontier(entry, front, number));
     const key = (row) => String(row[state.colour]);
-    const points = pointsOf(rows, state.x, state.y, seriesOf(rows, key), key);
+    const able = pointsOf(rows, state.x, state.y, seriesOf(rows, key), key);
+    const compared = [...able.values()].map((point) => point.row);
+    const mixed = (energetic(state.x) || energetic(state.y)) && meters(compared).length > 1 ? mixedMeters(compared) : null;
+    const points = mixed ? new Map() : able;
     const lines = [];
     const keys = [{ kind: 'bar', text: '95 % interval' }];
     if (front) {
@@ -101,7 +104,7 @@ function frontierSection() {
       const first = front && (front.knee ?? front.best[0]);
       panel.replaceChildren(first !== null && first !== undefined && first !== false ? details(onFrontier(first, front, front.members.indexOf(first)), front) : soft('Move the pointer to an engine to see its details.'));
     }
-    about.replaceChildren(...aboutFrontier(group, front, entry.length, state));
+    about.replaceChildren(...aboutFrontier(group, front, entry.length, state, mixed));
   };
 
   section('frontier', 'Frontier', controls, el('div', { class: 'split' }, el('div', {}, about, chart.root), panel), pinnedPanel());
@@ -109,12 +112,13 @@ function frontierSection() {
   rebuild();
 }
 
-function aboutFrontier(group, front, drawn, state) {
+function aboutFrontier(group, front, drawn, state, mixed) {
   const missing = group.members.length - drawn;
   const bare = energetic(state.x) || energetic(state.y) ? [...new Set(group.members.map((entry) => ROWS[entry].energy[0]?.reason).filter(Boolean))] : [];
   const host = DATA.hosts[group.host] || {};
   const lines = [`${count(drawn, 'engine')} for ${group.task} on ${group.host} (${[host.cpu, `${host.cores} cores`, host.virtual ? 'virtual machine' : null].filter(Boolean).join(', ')}).`];
-  if (missing) lines.push(` ${count(missing, 'engine')} not drawn: energy from another source, or one of the two values missing${bare.length ? ` (${bare.join('; ')})` : ''}.`);
+  if (mixed) lines.push(` ${mixed}`);
+  else if (missing) lines.push(` ${count(missing, 'engine')} not drawn: energy from another source or meter, or one of the two values missing${bare.length ? ` (${bare.join('; ')})` : ''}.`);
   if (!front) lines.push(' No frontier: this pair of objectives is not resampled, or the results do not contain predictions.');
   else {
     lines.push(` ${front.best.length} on the frontier${Object.keys(front.tied).length ? `, ${Object.keys(front.tied).length} more statistically indistinguishable from it` : ''}.`);

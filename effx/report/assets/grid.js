@@ -58,7 +58,7 @@ function heat(row, base, ratio, batches, lengths, [least, most]) {
     const kind = ratioAndInterval.sure === null ? 'even' : !ratioAndInterval.sure ? 'even' : ratioCell.value < 1 ? 'less' : 'more';
     const strength = Math.min(1, Math.abs(Math.log2(ratioCell.value)) / 2);
     return el('td', { class: kind, css: { '--heat': `${Math.round(14 + 50 * strength)}%` }, title: `95 %: ${ratioAndInterval.around}${ratioCell.paired ? '' : ', not interleaved'}` },
-      `${ratioAndInterval.value} `, el('span', { 'aria-label': kind === 'less' ? 'faster' : kind === 'more' ? 'slower' : 'statistically indistinguishable' }, { less: '▼', more: '▲', even: ratioAndInterval.sure === null ? '?' : '≈' }[kind]));
+      `${ratioAndInterval.value} `, el('span', { 'aria-label': kind === 'less' ? 'faster' : kind === 'more' ? 'slower' : ratioAndInterval.sure === null ? 'no interval' : 'statistically indistinguishable' }, { less: '▼', more: '▲', even: ratioAndInterval.sure === null ? '?' : '≈' }[kind]));
   };
   return el('figure', { class: 'heat' }, el('figcaption', {}, row.name),
     ratio && !pair ? soft(pairOf(base, row).why || 'No paired ratios.') : el('div', { class: 'table', tabindex: '0', role: 'region', 'aria-label': `${row.name}, batch by length` }, el('table', {},

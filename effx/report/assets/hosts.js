@@ -1,5 +1,13 @@
 // The same engines on several hosts: values, ranks and how the ranks change.
 
+// Whether scores of two groups of a task are of the same rows, as Cohort.has_rows_of (effx/analysis/cohorts.py). Texts that
+// were not recorded differ from no other, if all others of these rows agree.
+function scoredAlike(a, b, groups) {
+  const alike = (group) => group.rows === b.rows && group.n === b.n && group.reference === b.reference;
+  const texts = new Set(groups.filter(alike).map((group) => group.texts).filter(Boolean));
+  return alike(a) && (texts.size < 2 || a.texts === b.texts);
+}
+
 function hostsSection() {
   const byTask = new Map();
   const metrics = (task) => new Set(DATA.groups.filter((group) => group.task === task).map((group) => group.metric)).size;
@@ -18,9 +26,9 @@ function hostsSection() {
     const criterion = objective(state.objective);
     const every = byTask.get(state.task);
     // scores of other rows are not compared: the rows of most hosts
-    const hostsWith = (group) => new Set(every.filter((entry) => entry.rows === group.rows && entry.n === group.n).map((entry) => entry.host)).size;
+    const hostsWith = (group) => new Set(every.filter((entry) => scoredAlike(entry, group, every)).map((entry) => entry.host)).size;
     const first = every.reduce((best, group) => (hostsWith(group) > hostsWith(best) ? group : best));
-    const groups = criterion.score ? every.filter((group) => group.rows === first.rows && group.n === first.n) : every;
+    const groups = criterion.score ? every.filter((group) => scoredAlike(group, first, every)) : every;
     const others = [...new Set(every.map((group) => group.host))].filter((host) => !groups.some((group) => group.host === host));
     const hosts = [...new Set(groups.map((entry) => entry.host))];
     const engines = new Map();
@@ -32,7 +40,13 @@ function hostsSection() {
         if (!engines.get(row.name).has(row.host)) engines.get(row.name).set(row.host, row);
       }
     }
-    const shared = [...engines].filter(([, entry]) => hosts.every((host) => entry.has(host)));
+    const everywhere = [...engines].filter(([, entry]) => hosts.every((host) => entry.has(host)));
+    // joules are ranked within one meter of each host: the meters of most engines
+    const metersOf = ([, entry]) => hosts.map((host) => meterOf(entry.get(host))).join('; ');
+    const engineCount = new Map();
+    for (const engine of everywhere) engineCount.set(metersOf(engine), (engineCount.get(metersOf(engine)) || 0) + 1);
+    const usual = [...engineCount.keys()].reduce((best, entry) => (engineCount.get(entry) > engineCount.get(best) ? entry : best), [...engineCount.keys()][0]);
+    const shared = energetic(state.objective) ? everywhere.filter((engine) => metersOf(engine) === usual) : everywhere;
     const ranks = new Map(hosts.map((host) => {
       const sorted = shared.map(([, entry]) => valueOf(entry.get(host), criterion.name)).sort((a, b) => (criterion.maximise ? b - a : a - b));
       const first = new Map();
@@ -54,8 +68,8 @@ function hostsSection() {
         ]),
       ],
     });
-    const some = engines.size - shared.length;
-    container.replaceChildren(soft(`Ranks by measured values, 1 is best, among the ${shared.length} engines measured on every host${some ? ` (${some} others left out)` : ''}; arrows show the change from ${hosts[0]}.${others.length ? ` Scored on other rows, and not compared: ${others.join(', ')}.` : ''} Neighbouring ranks may be ties: compare the intervals.${energetic(state.objective) ? ` Energy sources: ${sources(rows.flatMap((row) => [...row.entry.values()])).join(', ')}.` : ''}`), table.root);
+    const some = engines.size - everywhere.length, metered = everywhere.length - shared.length;
+    container.replaceChildren(soft(`Ranks by measured values, 1 is best, among the ${shared.length} engines measured on every host${some ? ` (${some} others left out)` : ''}; arrows show the change from ${hosts[0]}.${metered ? ` Energies from different sources or meters cannot be compared: ${count(metered, 'engine')} of other meters left out.` : ''}${others.length ? ` Scored on other rows, and not compared: ${others.join(', ')}.` : ''} Neighbouring ranks may be ties: compare the intervals.${energetic(state.objective) ? ` Energy sources: ${hosts.map((host) => `${meters(rows.map((row) => row.entry.get(host))).join(', ')} on ${host}`).join('; ')}.` : ''}`), table.root);
   };
   controls.append(...[
     tasks.length > 1 ? select('Task', tasks.map((entry) => [entry, entry]), state.task, (entry) => { state.task = entry; update(); }) : null,

@@ -62,11 +62,19 @@ function minmax(values) {
   return [low, high];
 }
 
-const tickText = (item) => {
-  const size = Math.abs(item);
-  if (size !== 0 && (size >= 1e5 || size < 1e-3)) return item.toExponential(0);
-  return String(+item.toPrecision(4));
+const tickText = (item, digits = 4) => {
+  const size = Math.abs(item), shown = Number(item.toPrecision(digits));
+  return size !== 0 && (size >= 1e5 || size < 1e-3) ? shown.toExponential() : String(shown);
 };
+
+// Texts of an axis, with so many digits that each is exact to a hundredth of the distance between two ticks.
+function tickTexts(ticks) {
+  const step = Math.min(...ticks.slice(1).map((item, index) => item - ticks[index]));
+  const exact = (digits) => ticks.every((item) => Math.abs(Number(tickText(item, digits)) - item) <= step / 100);
+  let digits = 4;
+  while (digits < 15 && !exact(digits)) digits += 1;
+  return ticks.map((item) => tickText(item, digits));
+}
 
 class Scatter {
   constructor({ label, onActive, onPin }) {
@@ -122,15 +130,16 @@ class Scatter {
 
   axes(x, y, width, right, bottom) {
     const item = svg('g', { class: 'axes' });
-    for (const tick of this.sx.ticks) {
+    const xTexts = tickTexts(this.sx.ticks), yTexts = tickTexts(this.sy.ticks);
+    for (const [index, tick] of this.sx.ticks.entries()) {
       const at = this.sx.at(tick);
       item.append(svg('line', { x1: at, x2: at, y1: EDGE.top, y2: bottom, class: 'gridline' }),
-        svg('text', { x: at, y: bottom + 16, 'text-anchor': 'middle' }, tickText(tick)));
+        svg('text', { x: at, y: bottom + 16, 'text-anchor': 'middle' }, xTexts[index]));
     }
-    for (const tick of this.sy.ticks) {
+    for (const [index, tick] of this.sy.ticks.entries()) {
       const at = this.sy.at(tick);
       item.append(svg('line', { x1: EDGE.left, x2: right, y1: at, y2: at, class: 'gridline' }),
-        svg('text', { x: EDGE.left - 6, y: at + 4, 'text-anchor': 'end' }, tickText(tick)));
+        svg('text', { x: EDGE.left - 6, y: at + 4, 'text-anchor': 'end' }, yTexts[index]));
     }
     item.append(svg('line', { x1: EDGE.left, x2: right, y1: bottom, y2: bottom, class: 'axis' }),
       svg('line', { x1: EDGE.left, x2: EDGE.left, y1: EDGE.top, y2: bottom, class: 'axis' }));
@@ -255,7 +264,7 @@ class Scatter {
     if (!this.ring) return;
     const item = [];
     (this.spec.points || []).forEach((point, index) => {
-      const pinned = this.spec.pinned && point.row ? this.spec.pinned.indexOf(point.row) : -1;
+      const pinned = this.spec.pinned && point.row ? this.spec.pinned.findIndex((row) => row.index === point.row.index) : -1;
       const [px, py] = this.positions[index];
       if (pinned >= 0) {
         item.push(svg('circle', { cx: px, cy: py, r: 11, class: 'pinned' }),

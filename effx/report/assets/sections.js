@@ -40,14 +40,23 @@ function extraMap(spec) {
           : el('td', { class: 'seq', css: { '--heat': `${Math.round(8 + 62 * (most > least ? (entry - least) / (most - least) : 0))}%` } }, significant(entry))))))))));
 }
 
+// A cell may have a text and the number that it is sorted by; without a number it comes last.
+const isPrinted = (cell) => typeof cell === 'object' && cell !== null;
+const cellSort = (cell) => (isPrinted(cell) ? cell.sort : cell);
+function cellText(cell) {
+  if (cell === null) return '–';
+  if (isPrinted(cell)) return cell.text;
+  return typeof cell === 'number' && !Number.isInteger(cell) ? significant(cell, 4) : String(cell);
+}
+
 function extraTable(spec) {
-  const rows = spec.rows.map((cells) => ({ cells, name: cells.join(' ') }));
+  const rows = spec.rows.map((cells) => ({ cells, name: cells.map((cell) => (cell === null ? '' : isPrinted(cell) ? cell.text : cell)).join(' ') }));
   return new DataTable({
     caption: spec.title, rows, sort: null,
     columns: spec.columns.map((column, index) => ({
       key: String(index), title: axisText(column), align: rows.some((row) => typeof row.cells[index] === 'string') ? 'word' : 'number',
-      sort: (row) => row.cells[index],
-      text: (row) => (typeof row.cells[index] === 'number' && !Number.isInteger(row.cells[index]) ? significant(row.cells[index], 4) : row.cells[index] === null ? '–' : String(row.cells[index])),
+      sort: (row) => cellSort(row.cells[index]),
+      text: (row) => cellText(row.cells[index]),
     })),
   }).root;
 }

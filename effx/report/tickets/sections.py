@@ -10,11 +10,9 @@ from effx.report.sections import (
     Section,
     SectionAxis,
     SectionChart,
-    SectionColumn,
     SectionMap,
     SectionPoint,
     SectionSeries,
-    SectionTable,
 )
 from effx.report.sheets import Sheet
 
@@ -44,14 +42,7 @@ def section(table: TaskTable, importance: Sequence[SharedImportance], sheets: Se
         source="tickets.json",
         charts=[gains],
         maps=[_map(part) for part in importance],
-        tables=[
-            SectionTable(
-                sheet.title,
-                [SectionColumn(column.label) for column in sheet.columns],
-                [list(row) for row in sheet.texts()],
-            )
-            for sheet in sheets
-        ],
+        tables=[sheet.printed_table() for sheet in sheets],
     )
 
 
