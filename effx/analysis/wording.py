@@ -48,7 +48,8 @@ def recommendation(answer: Recommendation, name_of: SettingName = str) -> str:
         for name, estimate in answer.estimates.items()
     ]
     if answer.baseline is None:
-        lines.append("  It is the only engine that was measured: there is no baseline to compare it with.")
+        only = f"can be compared ({answer.left_out} left out)" if answer.left_out else "was measured"
+        lines.append(f"  It is the only engine that {only}: there is no baseline to compare it with.")
     elif answer.versus_baseline is None:
         lines.append(
             f"  It is the baseline: no engine with better {objective.short} is proven to meet the "
