@@ -33,6 +33,11 @@ def is_plain(run: Run) -> bool:
     return technique(run).name == "full" and run.engine.precision == "fp32" and is_usual(run)
 
 
+def may_replace(run: Run, other: Run) -> bool:
+    """Whether an engine may be the baseline where another one cannot: unreduced, of the same checkpoint."""
+    return is_plain(run) and run.engine.checkpoint.digest == other.engine.checkpoint.digest
+
+
 def is_usual(run: Run) -> bool:
     """Whether an engine computes one task, pads its rows, and has the session's number of threads."""
     variant = variants.parse(run.engine.variant)

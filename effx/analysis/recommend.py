@@ -14,7 +14,7 @@ import numpy as np
 
 from effx import progress
 from effx.analysis import batches, certification, cohorts, comparison, majority, objectives, slices
-from effx.analysis.baseline import baseline_of, first_choice, is_plain
+from effx.analysis.baseline import baseline_of, first_choice, is_plain, may_replace
 from effx.analysis.certification import Certification
 from effx.analysis.cohorts import Cohort
 from effx.analysis.constraints import Threshold, leave_out, thresholds
@@ -288,8 +288,7 @@ def _check_baseline(
         if is_plain(found):
             # accuracies on other rows do not say which of two unreduced engines is the more accurate
             reference = first_choice([run for run in everyone if Cohort.of(run).has_rows_of(rows)])
-        same_checkpoint = found.engine.checkpoint.digest == reference.engine.checkpoint.digest
-        if (is_plain(found) and same_checkpoint) or any(run.name == reference.name for run in kept):
+        if may_replace(found, reference) or any(run.name == reference.name for run in kept):
             return
     if reference.name in failed:
         why = f"could not be measured: {failed[reference.name]}"
