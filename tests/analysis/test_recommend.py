@@ -580,6 +580,21 @@ def test_a_baseline_that_was_withdrawn_is_refused_without_a_limit_too() -> None:
         recommend([withdrawn(FP32), TINY], "latency", limits(max_drop=None), baseline="fp32")
 
 
+def test_what_is_proven_is_not_rounded_to_a_stronger_claim() -> None:
+    chosen = one(ALL, None, limits(max_drop=0.01, max_p90_s="0.1s"))
+    for step in range(30):
+        drop, p90 = (
+            replace(each, bound=each.bound + step * size)
+            for each, size in zip(chosen.constraints, (1e-5, 1e-6), strict=True)
+            if each.bound is not None
+        )
+        text = wording.recommendation(replace(chosen, constraints=[drop, p90]))
+        (told,) = re.findall(r"; a loss of at most (\S+) \(", text)
+        assert drop.bound is not None and drop.bound - 1e-9 <= float(told) < drop.bound + 1e-4
+        (told,) = re.findall(r"; at most (\S+) ms \(", text)
+        assert p90.bound is not None and 1e3 * p90.bound - 1e-9 <= float(told) < 1e3 * p90.bound + 0.1
+
+
 def test_another_unreduced_engine_of_the_same_checkpoint_replaces_the_baseline() -> None:
     twin = replace(FP32, id="twin", engine=replace(FP32.engine, name="twin", digest="a" * 64))
     assert one([withdrawn(FP32), twin, TINY], "latency", limits(max_drop=0.01)).baseline == "twin"

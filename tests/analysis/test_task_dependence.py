@@ -17,6 +17,7 @@ from effx.analysis.task_results import POINTS, RELATIVE, Interaction
 from effx.analysis.technique_choices import BASELINE
 from effx.errors import UsageError
 from effx.manifests import CheckpointOrigin, ExitTarget
+from effx.report import choice_sentences
 from effx.report import task_dependence as tables
 from effx.results import Energy, ReferenceEngine, Run
 from effx.specs.constraints import TechniqueComparisonSettings
@@ -288,6 +289,26 @@ def test_the_cheapest_is_proven_only_with_enough_rows() -> None:
     (found,) = task_dependence.compare(runs)
     assert [task.choice.proven for task in found.tasks] == [BASELINE, "seq16"]
     assert any("None is on a (100 rows)" in line for line in tables.lines(found))
+
+
+def test_limit_and_confidence_are_told_as_they_were_given() -> None:
+    runs = study(11, ("a", "b"), {"seq16": (0.03, 0.0, 0.001), "seq32": (0.0, 0.0, 0.005)})
+    (found,) = task_dependence.compare(
+        runs, settings=TechniqueComparisonSettings(max_drop=0.0004, confidence=0.9999)
+    )
+    told = " ".join(tables.lines(found))
+    assert "the cheapest technique that loses at most 0.04 points as measured" in told
+    assert "with 99.99 % confidence to lose at most 0.04 points" in told
+    assert "with 99.99 % confidence" in tables.choices(found).note
+
+
+@pytest.mark.parametrize(
+    ("difference", "told"),
+    [(0.01, "1 point"), (0.0125, "1.3 points"), (0.0004, "0.04 points"), (0.0, "0 points"),
+     (-0.00012, "-0.01 points"), (-0.004, "-0.4 points")],
+)  # fmt: skip
+def test_a_difference_that_is_not_0_is_not_told_as_0(difference: float, told: str) -> None:
+    assert choice_sentences.points(difference) == told
 
 
 def test_max_drop_decides_the_choice() -> None:
