@@ -499,6 +499,29 @@ def test_techniques_that_lose_the_same_have_no_order() -> None:
     assert any("lose the same on one of them: they have no order" in line for line in tables.lines(found))
 
 
+def with_threads(run: Run, threads: int) -> Run:
+    runtime = replace(run.settings.runtime, threads=threads)
+    return replace(run, settings=replace(run.settings, runtime=runtime), session=f"{run.session}-{threads}")
+
+
+def test_costs_of_different_threads_are_not_compared() -> None:
+    """Else an engine with one thread would seem to save nothing beside a baseline with eight."""
+    runs = study(19, ("a", "b", "c"), CLEAR)
+    (same,) = task_dependence.compare([with_threads(run, 8) for run in runs])
+    mixed = [with_threads(run, 1 if run.engine.variant == "seq16" else 8) for run in runs]
+    (found,) = task_dependence.compare(mixed)
+    assert {each.technique for each in same.tasks[0].techniques} == {"seq16", "seq32"}
+    assert {each.technique for each in found.tasks[0].techniques} == {"seq32"}
+    told = "a: 'seq16' is left out: it was measured with 1 thread, and the baseline a-e.fp32 with 8 threads"
+    assert told in found.remarks
+    with pytest.raises(UsageError, match="'seq16' is left out: it was measured with 1 thread"):
+        task_dependence.compare([run for run in mixed if run.engine.variant != "seq32"])
+    one_other = [with_threads(run, 1 if run.task == "b" else 8) for run in runs]
+    (found,) = task_dependence.compare(one_other)
+    assert [task.task for task in found.tasks] == ["a", "c"]
+    assert "b is left out: it was measured with threads: 1, and other tasks with threads: 8" in found.remarks
+
+
 def test_each_pair_of_tasks_is_compared_once() -> None:
     (found,) = task_dependence.compare(study(18, ("a", "b", "c"), CLEAR))
     assert [pair.where for pair in found.choices] == list(itertools.combinations("abc", 2))
