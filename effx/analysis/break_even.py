@@ -213,8 +213,10 @@ def _queries(
             least, _ = bounds or (extra, extra)
             if least <= 0:
                 return None, None, "a query is not shown to take less"
-            queries = _count(least / saved_interval[1])
-            return None, None, f"a query is not shown to take less; at least {queries} queries"
+            least_queries = math.ceil(least / saved_interval[1])
+            unit = 10 ** max(0, len(str(least_queries)) - 3)  # rounded down: more are not shown to be needed
+            at_least = _count(least_queries // unit * unit)
+            return None, None, f"a query is not shown to take less; at least {at_least} queries"
         if extra < 0:
             return None, None, "it took less to make, and a query takes more"
         return None, None, "a query takes no less"

@@ -255,6 +255,7 @@ def test_two_prunings_of_one_checkpoint_are_two_computations() -> None:
         (1000.0, (500.0, 1500.0), -1e-6, (-1e-3, 1e-3),
          "a query is not shown to take less; at least 500,000 queries"),
         (1000.0, None, 0.0, (-1.0, 1.0), "a query is not shown to take less; at least 1,000 queries"),
+        (1237.5, None, 0.0, (-1.0, 1.0), "a query is not shown to take less; at least 1,230 queries"),
         (-5.0, None, -1e-6, (-1e-3, 1e-3), "a query is not shown to take less"),
         (1000.0, None, -1e-3, (-2e-3, -1e-4), "a query takes no less"),
         (1000.0, None, -1e-3, None, "a query takes no less"),
