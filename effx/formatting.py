@@ -116,15 +116,18 @@ def limit(value: float, unit: str) -> str:
     return f"{value * shown.factor:.10g} {shown.symbol}".rstrip()
 
 
-def rounded_outwards(value: float, unit: str, *, up: bool) -> str:
+def rounded_outwards(value: float, unit: str, *, up: bool, like: float | None = None) -> str:
     """Return a value with its unit, rounded so that it meets itself as a limit.
 
     Args:
         value: in SI units.
         unit: a key of :data:`UNITS`.
         up: whether the limit is a maximum, so that it is rounded up; a minimum is rounded down.
+        like: as :func:`with_unit` takes it.
     """
-    shown = _in_sentence(value, unit)
+    if not math.isfinite(value):
+        return with_unit(value, unit, like=like)
+    shown = _in_sentence(value if like is None else like, unit)
     scaled = value * shown.factor
     exponent = math.floor(math.log10(abs(scaled) or 1.0))
     decimals = SCORE_DECIMALS if unit == "" else _decimals(exponent, 3)
@@ -159,6 +162,17 @@ def percent(share: float | None, decimals: int = 0) -> str:
         return NOT_MEASURED
     extreme = 0 < share < 0.01 or 0.99 < share < 1
     return f"{fixed(100 * share, max(decimals, 1) if extreme else decimals)} %"
+
+
+def confidence(share: float) -> str:
+    """Return a confidence as it was given: rounded, 99.99 % would read as certain."""
+    return f"{100 * share:.10g} %"
+
+
+def limit_points(max_drop: float) -> str:
+    """Return the limit of a loss in points, as it was given: rounded, 0.04 points would read as none."""
+    number = f"{100 * max_drop:.10g}"
+    return f"{number} point" if number == "1" else f"{number} points"
 
 
 def points(difference: float) -> str:

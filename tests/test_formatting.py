@@ -64,6 +64,9 @@ def test_shares_near_the_ends_do_not_read_as_none_or_all() -> None:
 
 
 def test_points_have_a_sign() -> None:
+    assert [formatting.confidence(share) for share in (0.95, 0.975, 0.9999)] == ["95 %", "97.5 %", "99.99 %"]
+    limits = [formatting.limit_points(share) for share in (0.01, 0.0004, 0.000375, 0.05)]
+    assert limits == ["1 point", "0.04 points", "0.0375 points", "5 points"]
     assert [formatting.points(share) for share in (0.0123, -0.0123, -0.0001)] == ["+1.2", "-1.2", "+0.0"]
 
 

@@ -17,11 +17,25 @@ def baseline_of(runs: Sequence[Run]) -> Run:
     baseline only where there is no other; likewise one that also computes the heads of other tasks, that
     leaves padding out, or that has its own number of threads.
     """
-    runs = [run for run in runs if not run.withdrawn("quality")] or runs
+    return first_choice([run for run in runs if not run.withdrawn("quality")] or runs)
+
+
+def first_choice(runs: Sequence[Run]) -> Run:
+    """Return the engine that :func:`baseline_of` takes if the quality of every engine is available."""
     fp32 = [run for run in runs if run.engine.precision == "fp32"] or runs
     unreduced = [run for run in fp32 if technique(run).name == "full"] or fp32
     unreduced = [run for run in unreduced if is_usual(run)] or unreduced
     return max(unreduced, key=lambda run: (_is_reference(run), run.quality.value))
+
+
+def is_plain(run: Run) -> bool:
+    """Whether an engine is usual, and nothing of it is reduced, its precision included."""
+    return technique(run).name == "full" and run.engine.precision == "fp32" and is_usual(run)
+
+
+def may_replace(run: Run, other: Run) -> bool:
+    """Whether an engine may be the baseline where another one cannot: unreduced, of the same checkpoint."""
+    return is_plain(run) and run.engine.checkpoint.digest == other.engine.checkpoint.digest
 
 
 def is_usual(run: Run) -> bool:

@@ -30,7 +30,11 @@ def _offline(run: Run) -> Run:
 
 
 def remark(run: Run) -> str | None:
-    """Return that an engine's answers depend on the batch, with its scores; None: they do not."""
+    """Return that an engine's answers depend on the batch, with its scores; None: they do not, or a failed
+    gate made its scores unavailable.
+    """
+    if run.withdrawn("quality"):
+        return None
     quality = run.quality
     if quality.batch_dependent is None and run.engine.scheme == _DYNAMIC and quality.workload.batch > 1:
         return (

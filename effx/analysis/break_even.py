@@ -209,6 +209,14 @@ def _queries(
 ) -> tuple[float | None, tuple[float, float | None] | None, str | None]:
     """Return the number of queries, its interval, and why there is no number."""
     if saved <= 0:
+        if saved_interval is not None and saved_interval[1] > 0:
+            least, _ = bounds or (extra, extra)
+            if least <= 0:
+                return None, None, "a query is not shown to take less"
+            least_queries = math.ceil(least / saved_interval[1])
+            unit = 10 ** max(0, len(str(least_queries)) - 3)  # rounded down: more are not shown to be needed
+            at_least = _count(least_queries // unit * unit)
+            return None, None, f"a query is not shown to take less; at least {at_least} queries"
         if extra < 0:
             return None, None, "it took less to make, and a query takes more"
         return None, None, "a query takes no less"

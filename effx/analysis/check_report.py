@@ -9,7 +9,7 @@ from effx import formatting
 from effx.analysis.check import CheckResult
 from effx.analysis.limits import LimitOutcome, Needed, Verdict
 from effx.analysis.objectives import OBJECTIVES
-from effx.formatting import fixed, percent
+from effx.formatting import confidence, fixed, outwards
 
 SettingName = Callable[[str], str]
 """The name under which the reader sets a limit, by its setting: ``--max-drop`` for ``max_drop``."""
@@ -91,7 +91,7 @@ def junit(result: CheckResult, name_of: SettingName = str) -> str:
 def conclusion(result: CheckResult) -> str:
     """Return one line: whether the check passed, or the reasons why not."""
     if result.passed:
-        return f"passed: every limit holds with {percent(result.confidence)} confidence"
+        return f"passed: every limit holds with {confidence(result.confidence)} confidence"
     counts = {verdict: sum(limit.verdict is verdict for limit in result.limits) for verdict in Verdict}
     parts = [
         f"{counts[verdict]} of {len(result.limits)} limits {verdict}"
@@ -132,12 +132,15 @@ def _difference(limit: LimitOutcome, result: CheckResult) -> str:
     text = f"{_points(limit.difference)} points of {result.metric} compared with {result.baseline}"
     if limit.interval is None:
         return f"{text}, {limit.reason}"
-    low, high = limit.interval
+    low, high = (
+        _points(outwards(100 * bound, _POINT_DECIMALS, up=up) / 100)
+        for bound, up in zip(limit.interval, (False, True), strict=True)
+    )
     if limit.verdict is Verdict.HOLDS:
-        return f"{text}, at worst {_points(low)}"
+        return f"{text}, at worst {low}"
     if limit.verdict is Verdict.VIOLATED:
-        return f"{text}, at best {_points(high)}"
-    return f"{text}, {_points(low)} to {_points(high)} on {result.n} rows"
+        return f"{text}, at best {high}"
+    return f"{text}, {low} to {high} on {result.n} rows"
 
 
 def _value(limit: LimitOutcome, result: CheckResult) -> str:
@@ -149,7 +152,10 @@ def _value(limit: LimitOutcome, result: CheckResult) -> str:
         return f"{text}, {limit.reason}"
     if limit.interval is None:
         return f"{text} (single reading)"
-    low, high = (formatting.with_unit(bound, objective.unit, like=limit.value) for bound in limit.interval)
+    low, high = (
+        formatting.rounded_outwards(bound, objective.unit, up=up, like=limit.value)
+        for bound, up in zip(limit.interval, (False, True), strict=True)
+    )
     worst, best = (low, high) if objective.maximise else (high, low)
     if limit.verdict is Verdict.HOLDS:
         return f"{text}, at worst {worst}"
@@ -166,7 +172,7 @@ def _points(difference: float) -> str:
 def _heading(result: CheckResult) -> str:
     return (
         f"{result.engine} on {result.host}: {result.task}, {result.metric} on {result.n} rows, "
-        f"{percent(result.confidence)} confidence (result {result.result})"
+        f"{confidence(result.confidence)} confidence (result {result.result})"
     )
 
 

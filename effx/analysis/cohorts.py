@@ -276,11 +276,8 @@ def sessions(runs: Sequence[Run]) -> list[str]:
     for record in records:
         for package, version in record.versions.items():
             versions.setdefault(package, set()).add(version)
-    own = [variants.parse(run.engine.variant).threads is not None for run in runs]
     known = {
-        "threads": {
-            str(record.threads) for record, of_engine in zip(records, own, strict=True) if not of_engine
-        },
+        "threads": {str(threads) for run in runs if (threads := session_threads(run)) is not None},
         "the processor's frequency governor": {str(run.host.governor) for run in runs},
         **versions,
     }
@@ -289,6 +286,12 @@ def sessions(runs: Sequence[Run]) -> list[str]:
     return [
         f"they were measured in different sessions{also}: changes of the host between them affect the ratios"
     ]
+
+
+def session_threads(run: Run) -> int | None:
+    """Return the number of threads of the session; None: the engine has a number of its own."""
+    own = variants.parse(run.engine.variant).threads
+    return run.settings.runtime.threads if own is None else None
 
 
 def single_stream(run: Run) -> WorkloadResult:

@@ -19,16 +19,19 @@ from enum import StrEnum
 
 import numpy as np
 
+from effx import formatting
 from effx.analysis import cohorts
 from effx.analysis import limits as limit_tests
 from effx.analysis.constraints import of_constraints
 from effx.analysis.limits import Verdict
-from effx.formatting import fixed, percent
+from effx.formatting import fixed, limit_points, outwards
 from effx.results import Run
 from effx.specs.constraints import MAX_DROP, Constraints
 from effx.stats import CONFIDENCE, tests
 from effx.stats.metrics import METRICS
 
+_DECIMALS = 1
+"""Of losses in points."""
 _MOST_BOOTSTRAPPED = 60
 """Engines that are tested where every test is a bootstrap, which takes a tenth of a second."""
 
@@ -82,8 +85,8 @@ def outcomes(
         if alone.verdict is Verdict.VIOLATED and alone.difference is not None:
             result[run.id] = LossOutcome(
                 LossStatus.LOSES_MORE,
-                f"It loses {_points(-alone.difference)} as measured, and more than {_points(max_drop)} with "
-                f"{percent(confidence)} confidence (for this engine alone).",
+                f"It loses {_points(-alone.difference)} as measured, and more than {limit_points(max_drop)} "
+                f"with {formatting.confidence(confidence)} confidence (for this engine alone).",
             )
     return [_stated(run, baseline, missing, result) for run in runs]
 
@@ -115,10 +118,12 @@ def _outcome(
     loss = -outcome.difference
     bound = None if outcome.interval is None else max(0.0, -outcome.interval[0])
     if proven:
-        most = max_drop if bound is None else min(bound, max_drop)
+        up = None if bound is None else outwards(100 * bound, _DECIMALS, up=True) / 100
+        most = limit_points(max_drop) if up is None or up > max_drop else _points(up)
         return LossOutcome(
             LossStatus.CERTIFIED,
-            f"It loses at most {_points(most)} ({percent(confidence)}, adjusted for the number of engines); "
+            f"It loses at most {most} ({formatting.confidence(confidence)}, adjusted for the number of "
+            f"engines); "
             f"measured: {_points(loss)}.",
         )
     ruled = outcome.reason or ("" if bound is None else f"a loss of {_points(bound)} is not ruled out")
@@ -130,4 +135,4 @@ def _outcome(
 
 
 def _points(difference: float) -> str:
-    return f"{fixed(100 * difference, 1)} points"
+    return f"{fixed(100 * difference, _DECIMALS)} points"

@@ -36,6 +36,8 @@ def majority_score(run: Run) -> float | None:
 
 def remark(run: Run) -> str | None:
     """Return that an engine is not better than the most frequent class; None: it is, or this is unknown."""
+    if run.withdrawn("quality"):
+        return None
     score = majority_score(run)
     if score is None or run.quality.value > score:
         return None

@@ -4,9 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
+from effx import formatting
 from effx.analysis.fixed_sequence import State
 from effx.analysis.optimized import Candidate, Gain, OptimizedAnswer
-from effx.formatting import fixed, from_to, percent, points, score, significant, times, with_unit
+from effx.formatting import (
+    fixed,
+    from_to,
+    limit_points,
+    outwards,
+    points,
+    score,
+    significant,
+    times,
+    with_unit,
+)
 from effx.specs.workloads import Workload
 
 _UNITS = {"energy": "J/example", "memory": "B", "size": "B"}
@@ -52,12 +63,12 @@ def _headline(answer: OptimizedAnswer) -> list[str]:
     rows = f"{answer.proving_rows} rows"
     if answer.choosing_rows:
         rows += f", which did not choose it ({answer.choosing_rows} training rows helped)"
-    confidence = percent(answer.confidence)
+    confidence = formatting.confidence(answer.confidence)
     chosen = answer.chosen
     if chosen is None:
         lines = [
             f"{answer.task}: no engine cheaper than {answer.baseline} is proven to lose at most "
-            f"{_loss(answer.max_drop)} points of {answer.metric}"
+            f"{limit_points(answer.max_drop)} of {answer.metric}"
         ]
         best = answer.unproven
         if best is None:
@@ -69,13 +80,13 @@ def _headline(answer: OptimizedAnswer) -> list[str]:
             )
         if best.rows_needed is not None:
             lines.append(
-                f"about {best.rows_needed} rows would prove {_loss(answer.max_drop)} points for it, if its "
+                f"about {best.rows_needed} rows would prove {limit_points(answer.max_drop)} for it, if its "
                 "measured loss stayed the same"
             )
         return lines
     tested = chosen.tested
     assert tested is not None
-    promise = f"loses at most {_loss(answer.max_drop)} points of {answer.metric}"
+    promise = f"loses at most {limit_points(answer.max_drop)} of {answer.metric}"
     lines = [
         f"{answer.task}: deploy {chosen.engine}",
         f"{promise} with {confidence} confidence, on {rows}",
@@ -112,7 +123,7 @@ def _cells(candidate: Candidate, answer: OptimizedAnswer) -> list[str]:
     ]  # fmt: skip
     if tested is None:
         return [*cells, "", "", "the baseline"]
-    bound = "" if tested.bound is None else points(tested.bound)
+    bound = "" if tested.bound is None else points(outwards(100 * tested.bound, 1, up=False) / 100)
     return [*cells, points(tested.difference), bound, _state(tested.state)]
 
 
@@ -129,7 +140,8 @@ def _state(state: State) -> str:
 
 
 def _loss(value: float) -> str:
-    return fixed(100 * value, 2).rstrip("0").rstrip(".")
+    """Return a largest loss in points, rounded up: no smaller one is proven."""
+    return fixed(outwards(100 * value, 2, up=True), 2).rstrip("0").rstrip(".")
 
 
 def _gain(gain: Gain, answer: OptimizedAnswer) -> str:

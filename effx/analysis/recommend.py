@@ -14,7 +14,7 @@ import numpy as np
 
 from effx import progress
 from effx.analysis import batches, certification, cohorts, comparison, majority, objectives, slices
-from effx.analysis.baseline import baseline_of
+from effx.analysis.baseline import baseline_of, first_choice, is_plain, may_replace
 from effx.analysis.certification import Certification
 from effx.analysis.cohorts import Cohort
 from effx.analysis.constraints import Threshold, leave_out, thresholds
@@ -54,7 +54,9 @@ def recommend(
         settings: what the engine must meet, and with which confidence; None: a loss of at most
             :data:`effx.specs.constraints.MAX_DROP`, with 95 %.
         baseline: an engine's name; None: the most accurate unreduced fp32 engine. Where a single engine was
-            measured there is none: no loss can be limited, and a remark says so.
+            measured there is none: no loss can be limited, and a remark says so. If losses are limited, and
+            that engine has to be left out, only an unreduced fp32 engine of the same checkpoint, or of other
+            rows, replaces it.
         task: only this one.
         host: only this one.
         failures: engines that could not be measured. If that is the latest that is known of an engine, its
@@ -64,7 +66,8 @@ def recommend(
     with a remark.
 
     Raises:
-        UsageError: no runs, an unknown name, or an objective or constraint without a value for any engine.
+        UsageError: no runs, an unknown name, an objective or constraint without a value for any engine, or a
+            baseline that is named, or that losses are limited against, and cannot be compared with.
     """
     if not runs:
         raise UsageError("there are no results to choose from.")
@@ -119,18 +122,16 @@ def _answer(
     """Return the answer for one task and host; ``failed``: engines that cannot be measured now, and why."""
     remarks = [f"{name} is left out: it could not be measured: {why}" for name, why in failed.items()]
     constraints = settings.constraints
-    reference = baseline or baseline_of(cohorts.latest(runs)).name
-    if reference in failed and (baseline is not None or constraints.max_drop is not None):
-        raise UsageError(
-            f"the baseline {reference} could not be measured: {failed[reference].removesuffix('.')}. Profile "
-            "it again, or name another baseline.", settings="baseline",
-        )  # fmt: skip
+    everyone = cohorts.latest(runs)
     runs = [run for run in runs if run.name not in failed]
     same_rows = _same_rows(_with_quality(cohorts.latest(runs), remarks), baseline, remarks)
     objective = _default(same_rows, remarks) if name is None else objectives.get(name)
     same_rows = batches.scored_for(same_rows, [objective.name])
     if constraints.max_drop is not None:
         same_rows = _with_predictions(same_rows, remarks)
+    if baseline is not None or constraints.max_drop is not None:
+        _check_baseline(baseline, everyone, same_rows, failed)
+    left_out = len({run.name for run in everyone} | set(failed)) - len({run.name for run in same_rows})
     base = _baseline(same_rows, baseline)
     if base is None and constraints.max_drop is not None:
         remarks.append("max_drop was not checked: there is no other engine to compare with")
@@ -179,6 +180,7 @@ def _answer(
         p_none=p_none,
         p_kept=1 - float(shares @ (1 - kept)),
         candidates=len(candidates),
+        left_out=left_out,
         optimism=_optimism(candidates, base, chosen) if _by_score(limits, objective) else None,
         remarks=[
             *remarks,
@@ -257,21 +259,49 @@ def _default(runs: Sequence[Run], remarks: list[str]) -> Objective:
 
 
 def _baseline(runs: Sequence[Run], name: str | None) -> Run | None:
-    """Return the engine that losses are relative to; None: all runs are of one engine.
-
-    Raises:
-        UsageError: the named one was left out.
-    """
+    """Return the engine that losses are relative to, of runs that have it; None: all are of one engine."""
     if len({run.engine.digest for run in runs}) < 2:
         return None
-    if name is None:
-        return baseline_of(runs)
-    if (found := next((run for run in runs if run.name == name), None)) is None:
-        raise UsageError(
-            f"baseline '{name}': its result has no quality or no predictions, so that no loss can be "
-            "compared with it; profile it again.", settings="baseline",
-        )  # fmt: skip
-    return found
+    return baseline_of(runs) if name is None else next(run for run in runs if run.name == name)
+
+
+def _check_baseline(
+    name: str | None, everyone: Sequence[Run], kept: Sequence[Run], failed: Mapping[str, str]
+) -> None:
+    """Check that losses are relative to the engine they should be relative to, not to a worse one.
+
+    Args:
+        name: of the baseline; None: the one that is the baseline if no engine is left out, which another
+            unreduced engine of its checkpoint may replace.
+        everyone: the latest results.
+        kept: those that are not left out.
+        failed: engines that cannot be measured now, and why.
+
+    Raises:
+        UsageError: it was left out.
+    """
+    if any(run.name == name for run in kept):
+        return
+    rows, reference = Cohort.of(kept[0]), next((run for run in everyone if run.name == name), None)
+    if reference is None:
+        found, reference = baseline_of(kept), first_choice(everyone)
+        if is_plain(found):
+            # accuracies on other rows do not say which of two unreduced engines is the more accurate
+            reference = first_choice([run for run in everyone if Cohort.of(run).has_rows_of(rows)])
+        if may_replace(found, reference) or any(run.name == reference.name for run in kept):
+            return
+    if reference.name in failed:
+        why = f"could not be measured: {failed[reference.name]}"
+    elif reason := reference.withdrawn("quality"):
+        why = f"cannot be compared with, as its quality is unavailable: {reason}"
+    elif Cohort.of(reference).has_rows_of(rows):
+        why = "cannot be compared with, as its result was shared without predictions"
+    else:
+        why = f"cannot be compared with, as {kept[0].name} was scored on other rows"
+    raise UsageError(
+        f"{reference.task} on {reference.host_id}: the baseline {reference.name} {why.removesuffix('.')}. "
+        "Profile it again, or name another baseline.", settings="baseline",
+    )  # fmt: skip
 
 
 def _measured(runs: list[Run], objective: Objective, remarks: list[str]) -> list[Run]:

@@ -131,6 +131,8 @@ class Recommendation:
     """Chance that the choice of one resampling, if any, meets the constraints in another: the certainty of
     the promise after selection."""
     candidates: int
+    left_out: int = 0
+    """Number of engines of the task and host that cannot be compared with the candidates; remarks say why."""
     optimism: float | None = None
     """By how much the choice's score, compared with the baseline's, is overestimated on average, because the
     rows that were scored also chose it: over joint resamplings, the score of each one's choice in it minus

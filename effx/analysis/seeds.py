@@ -120,6 +120,11 @@ def _frontier(grouped: Sequence[Sequence[Run]], cost: Objective) -> SeedFrontier
             for members in grouped
         ]
     )
+    names = [_name(members) for members in grouped]
+    names = [
+        name if names.count(name) == 1 else f"{name}, threads: {members[0].settings.runtime.threads}"
+        for name, members in zip(names, grouped, strict=True)
+    ]
     best = pareto.non_dominated(values)
     drawn = np.stack([-scores, sign * costs], axis=-1).swapaxes(0, 1)
     share = np.mean([pareto.non_dominated(draw) for draw in drawn], axis=0)
@@ -132,7 +137,7 @@ def _frontier(grouped: Sequence[Sequence[Run]], cost: Objective) -> SeedFrontier
         cost=cost.name,
         points=tuple(
             SeedMean(
-                technique=_name(grouped[index]),
+                technique=names[index],
                 engines=tuple(run.name for run in grouped[index]),
                 results=tuple(run.id for run in grouped[index]),
                 seeds=tuple(seed for run in grouped[index] if (seed := _seed(run)) is not None),
@@ -178,7 +183,7 @@ def _method(run: Run) -> tuple[object, ...]:
     # of the checkpoint that it was made from or taught by, nothing is known but its name
     name = _without_seed(run) if origin.trained_further or origin.unrecorded or origin.distilled else None
     return (engine.task, engine.model, engine.variant, engine.backend, engine.device, engine.max_length,
-            origin.settings, name)  # fmt: skip
+            cohorts.session_threads(run), origin.settings, name)  # fmt: skip
 
 
 def _without_seed(run: Run) -> str:

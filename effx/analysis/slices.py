@@ -23,7 +23,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from effx.analysis import cohorts
-from effx.analysis.baseline import baseline_of
+from effx.analysis.baseline import baseline_of, first_choice, may_replace
 from effx.errors import UsageError
 from effx.results import Run
 from effx.row_slices import Slice, is_large_enough
@@ -71,6 +71,14 @@ class LostRow:
 
 
 @dataclass(frozen=True)
+class LeftOut:
+    """An engine whose quality a failed gate made unavailable."""
+
+    engine: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class SliceReport:
     """Losses of the engines of one task on its slices."""
 
@@ -82,6 +90,8 @@ class SliceReport:
     losses: tuple[SliceLoss, ...]
     lost: tuple[LostRow, ...]
     """Empty for numbers, which are not right or wrong."""
+    left_out: tuple[LeftOut, ...] = ()
+    """Engines whose predictions say nothing of them."""
 
 
 def measure(
@@ -91,7 +101,7 @@ def measure(
     *,
     chosen_from: int = 1,
 ) -> SliceReport:
-    """Return what every engine loses on every slice.
+    """Return what every engine loses on every slice; those whose quality is unavailable are left out.
 
     Args:
         runs: results of one task, on the same rows.
@@ -100,12 +110,26 @@ def measure(
         chosen_from: number of engines that the measured ones were chosen from, which tests are adjusted for.
 
     Raises:
-        UsageError: the results do not belong together, lack predictions, or there is nothing to compare.
+        UsageError: the results do not belong together, lack predictions, the quality of the baseline is
+            unavailable, or there is nothing to compare.
     """
-    baseline = baseline or baseline_of(runs)
-    others = [run for run in runs if run is not baseline]
+    baseline = baseline or _baseline(runs)
+    if reason := baseline.withdrawn("quality"):
+        raise UsageError(
+            f"the baseline {baseline.name}: its quality is unavailable: {reason.removesuffix('.')}. Profile "
+            "it again, or name another baseline.", settings="baseline",
+        )  # fmt: skip
+    left_out = tuple(LeftOut(run.name, reason) for run in runs if (reason := run.withdrawn("quality")))
+    others = [run for run in runs if run is not baseline and not run.withdrawn("quality")]
     if not others:
-        raise UsageError(f"only {baseline.name} was measured: expected at least two engines to compare.")
+        others_failed = "".join(
+            f" The quality of {each.engine} is unavailable: {each.reason.removesuffix('.')}."
+            for each in left_out
+        )
+        measured = "can be compared" if left_out else "was measured"
+        raise UsageError(
+            f"only {baseline.name} {measured}: expected at least two engines to compare.{others_failed}"
+        )
     cohorts.check([baseline, *others])
     cohorts.shared_labels([baseline, *others])
     before, count = row_scores(baseline), baseline.quality.n
@@ -150,7 +174,14 @@ def measure(
         slices=kept,
         losses=tuple(replace(each, p_adjusted=value) for each, value in zip(losses, adjusted, strict=True)),
         lost=tuple(lost),
+        left_out=left_out,
     )
+
+
+def _baseline(runs: Sequence[Run]) -> Run:
+    """Return the unreduced fp32 engine, also where its quality is unavailable and none replaces it."""
+    found, expected = baseline_of(runs), first_choice(runs)
+    return found if not expected.withdrawn("quality") or may_replace(found, expected) else expected
 
 
 def is_right_or_wrong(run: Run) -> bool:

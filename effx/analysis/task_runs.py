@@ -1,6 +1,7 @@
 """Which results of several tasks may be compared technique by technique.
 
     encoder, host, backend, device    the same for all tasks
+    threads                           the same for all, but for engines with a number of their own
     within a task                     one set of rows, one seed
     baseline                          an unreduced fp32 engine, of one kind on all tasks
     techniques                        those that every task has (:mod:`effx.analysis.technique_runs`)
@@ -106,6 +107,13 @@ def _selection(place: Place, by_task: Mapping[str, list[Run]], reasons: list[str
             tasks[task] = one
         else:
             leave_out(task, f"no other engine than {one.baseline.name} can be compared")
+    counts = Counter(each for one in tasks.values() if (each := cohorts.session_threads(one.baseline)))
+    threads = max(counts, key=lambda count: (counts[count], count), default=None)
+    for task, one in list(tasks.items()):
+        other = cohorts.session_threads(one.baseline)
+        if other not in (None, threads):
+            leave_out(task, f"it was measured with threads: {other}, and other tasks with threads: {threads}")
+            del tasks[task]
     while len(tasks) > 1 and not _common(tasks):
         least = min(tasks, key=lambda task: len(tasks[task].engines))
         leave_out(least, "it has no technique that every other task has")

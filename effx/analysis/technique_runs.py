@@ -141,7 +141,8 @@ def _cohorts(runs: Sequence[Run]) -> list[list[Run]]:
 
 
 def of_task(rows: TitledRuns, base: str, remarks: list[str], reasons: list[str]) -> TaskRuns:
-    """Return the engines of a task by technique, without those that two differently made engines are.
+    """Return the engines of a task by technique, without those that two differently made engines are, and
+    those that were measured with other threads than the baseline: their costs are not relative to it.
 
     Args:
         rows: the engines.
@@ -149,7 +150,11 @@ def of_task(rows: TitledRuns, base: str, remarks: list[str], reasons: list[str])
         remarks: to which what is left out is added.
         reasons: likewise.
     """
-    baseline, *same = sorted(rows.titles[base], key=lambda run: not is_unreduced(run))
+    measured = [run for members in rows.titles.values() for run in members]
+    baseline, *same = sorted(
+        rows.titles[base],
+        key=lambda run: (not is_unreduced(run), sum(other_threads(run, other) for other in measured)),
+    )
     if same:
         others = ", ".join(run.name for run in same)
         remarks.append(f"{rows.task}: the baseline is {baseline.name}; as their results say no more, "
@@ -164,11 +169,30 @@ def of_task(rows: TitledRuns, base: str, remarks: list[str], reasons: list[str])
             remarks.append(left)
             reasons.append(left)
             continue
+        members = sorted(members, key=lambda run: other_threads(run, baseline))
+        others = ", ".join(run.name for run in members[1:])
+        if other_threads(members[0], baseline):
+            left = (f"{rows.task}: '{title}' is left out: it was measured with {_threads(members[0])}, and "
+                    f"the baseline {baseline.name} with {_threads(baseline)}")  # fmt: skip
+            remarks.append(left)
+            reasons.append(left)
+            continue
         if others:
             remarks.append(f"{rows.task}: '{title}' is {members[0].name}; as their results say no more, "
                            f"{others} is the same technique and left out")  # fmt: skip
         engines[title] = members[0]
     return TaskRuns(rows.task, baseline, engines)
+
+
+def other_threads(run: Run, other: Run) -> bool:
+    """Whether two sessions had different numbers of threads; engines with their own number go with any."""
+    counts = {cohorts.session_threads(run), cohorts.session_threads(other)} - {None}
+    return len(counts) > 1
+
+
+def _threads(run: Run) -> str:
+    count = run.settings.runtime.threads
+    return "1 thread" if count == 1 else f"{count} threads"
 
 
 def sessions(one: TaskRuns) -> list[str]:

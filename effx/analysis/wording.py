@@ -48,7 +48,8 @@ def recommendation(answer: Recommendation, name_of: SettingName = str) -> str:
         for name, estimate in answer.estimates.items()
     ]
     if answer.baseline is None:
-        lines.append("  It is the only engine that was measured: there is no baseline to compare it with.")
+        only = f"can be compared ({answer.left_out} left out)" if answer.left_out else "was measured"
+        lines.append(f"  It is the only engine that {only}: there is no baseline to compare it with.")
     elif answer.versus_baseline is None:
         lines.append(
             f"  It is the baseline: no engine with better {objective.short} is proven to meet the "
@@ -82,7 +83,7 @@ def unmet(answer: Unmet, name_of: SettingName = str) -> str:
     subject = f"{answer.task} on {answer.host}: none of {answer.candidates} engines"
     if answer.not_proven is not None:
         return (
-            f"{subject} is proven to meet the constraints ({_confidence(answer.confidence)}); "
+            f"{subject} is proven to meet the constraints ({formatting.confidence(answer.confidence)}); "
             f"{_as_measured(answer.not_proven, objective, name_of)}."
         )
     if answer.value is None:
@@ -222,10 +223,6 @@ def _as_measured(engine: NotProven, objective: Objective, name_of: SettingName, 
     return f"{engine.engine}{cost} {value}, but {open_end} (limit: {setting}){needed}"
 
 
-def _confidence(confidence: float) -> str:
-    return f"{100 * confidence:.10g} %"
-
-
 def _certainty(answer: Recommendation) -> str:
     others = ", ".join(f"{name} in {percent(share)}" for name, share in list(answer.p_others.items())[:3])
     none = f"; no engine is proven in {percent(answer.p_none)}" if answer.p_none > 0 else ""
@@ -252,17 +249,18 @@ def _constraint(outcome: ConstraintOutcome, answer: Recommendation, name_of: Set
     if outcome.setting == "max_drop":
         limit = f"{limit} compared with {answer.baseline}"
         value = _loses(outcome.limit + outcome.threshold - outcome.value)
-        bound = None if outcome.bound is None else f"a loss of at most {_drop(outcome.bound)}"
+        bound = None if outcome.bound is None else f"a loss of at most {_most(outcome.bound)}"
     else:
         value = formatting.with_unit(outcome.value, objective.unit)
         side = "at least" if objective.maximise else "at most"
-        bound = (
-            None if outcome.bound is None else f"{side} {formatting.with_unit(outcome.bound, objective.unit)}"
-        )
+        bound = None
+        if outcome.bound is not None:
+            up = not objective.maximise
+            bound = f"{side} {formatting.rounded_outwards(outcome.bound, objective.unit, up=up)}"
     proof = ""
     if bound is not None:
         adjusted = f", adjusted for {answer.tested} engines" if answer.tested > 1 else ""
-        proof = f"; {bound} ({_confidence(answer.confidence)}{adjusted})"
+        proof = f"; {bound} ({formatting.confidence(answer.confidence)}{adjusted})"
     return f"{name_of(outcome.setting)} {limit}: {value}{proof}."
 
 
@@ -282,13 +280,18 @@ def _needed(outcome: ConstraintOutcome) -> str:
     """Return the limit that admits a better engine, rounded so that it still admits it."""
     assert outcome.needed is not None
     if outcome.setting == "max_drop":
-        return _drop(formatting.outwards(outcome.needed, _DROP_DECIMALS, up=True))
+        return _most(outcome.needed)
     objective = OBJECTIVES[outcome.objective]
     return formatting.rounded_outwards(outcome.needed, objective.unit, up=not objective.maximise)
 
 
 def _loses(loss: float) -> str:
     return f"gains {_drop(-loss)}" if _drop(loss).startswith("-") else f"loses {_drop(loss)}"
+
+
+def _most(loss: float) -> str:
+    """Return the largest loss, rounded up: no smaller one is proven."""
+    return _drop(formatting.outwards(loss, _DROP_DECIMALS, up=True))
 
 
 def _drop(value: float) -> str:

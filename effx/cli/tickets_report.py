@@ -35,9 +35,9 @@ from effx.specs.levels import Level
 def command(workspaces: tuple[Path, ...], level: str, out: Path, as_json: bool) -> None:
     """Compare the super tickets of several tasks. Each WORKSPACE is the folder of one finished search.
 
-    The tables compare full models with super tickets (average over tasks, paired tests over seeds with
-    Holm's adjustment), and list every metric, the standard deviations over seeds, and the phases (Liang et
-    al. 2021, tables 1 and 5 to 7, figures 3 and 6). If all searches have the same encoder, they also show how
+    The tables compare full models with super tickets (paired tests over seeds with Holm's adjustment), and
+    list every metric, the standard deviations over seeds, and the phases (Liang et al. 2021, tables 1 and 5
+    to 7, figures 3 and 6). If all searches have the same encoder, they also show averages over tasks, and how
     similarly the tasks rank and prune its heads and FFNs. sections/tickets.json is a section for effx report
     --section.
 

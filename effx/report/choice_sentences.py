@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from effx import formatting
 from effx.analysis.technique_choices import BASELINE, Choice, ChoicePair
-from effx.formatting import fixed, percent, times
+from effx.formatting import fixed, limit_points, outwards, percent, significant, times
 from effx.stats import CONFIDENCE
 
 SINGLE_READINGS = (
@@ -54,9 +55,9 @@ def best(
         exchanged: the pairs of which is said, if they differ, what the other's choice would cost.
     """
     named = _listed(noun, choices)
-    limit = f"the cheapest technique that loses at most {points(max_drop)} as measured is"
+    limit = f"the cheapest technique that loses at most {limit_points(max_drop)} as measured is"
     coverage = compared[0].coverage
-    covered = f"{fixed(100 * coverage, 1).removesuffix('.0')} %"
+    covered = f"{fixed(outwards(100 * coverage, 1, up=False), 1).removesuffix('.0')} %"
     if len({choice.measured for choice in choices}) == 1:
         chosen = choices[0].measured
         same = f"the same {noun.at} all {len(choices)} {noun.several}: {limit} '{chosen}'"
@@ -99,7 +100,7 @@ def proven(
         confidence: of the proof.
         label: of a choice whose task, or length, has no proven technique.
     """
-    certain = f"with {percent(confidence)} confidence to lose at most {points(max_drop)}"
+    certain = f"with {formatting.confidence(confidence)} confidence to lose at most {limit_points(max_drop)}"
     able = [choice for choice in choices if choice.proven != BASELINE]
     if not able:
         return [f"No technique is proven {certain} {noun.at} any {noun.one}: more rows may prove one."]
@@ -115,9 +116,10 @@ def single_readings(choices: Sequence[Choice]) -> str:
 
 
 def points(difference: float) -> str:
-    """Return a difference of scores in points."""
-    number = fixed(100 * difference, 1)
-    return f"{number.removesuffix('.0')} point" + ("" if number == "1.0" else "s")
+    """Return a measured difference of scores in points; what is not 0 does not read as 0."""
+    number = fixed(100 * difference, 1).removesuffix(".0")
+    number = significant(100 * difference, 1) if number == "0" else number
+    return f"{number} point" + ("" if number == "1" else "s")
 
 
 def _exchanged(noun: Noun, pair: ChoicePair, max_drop: float) -> str:

@@ -86,7 +86,7 @@ def collect_contents(
             for run in cohorts.latest(runs)
             for gate in run.failed_gates
         ],
-        energy_unavailable=energy_unavailable(runs),
+        energy_unavailable=energy_unavailable(cohorts.latest(runs)),
     )
 
 

@@ -23,7 +23,7 @@ from effx.analysis.objectives import OBJECTIVES
 from effx.analysis.slices import ABSOLUTE_ERROR, LEVEL, SliceLoss
 from effx.analysis.technique_choices import BASELINE, Choice, ChoicePair
 from effx.analysis.technique_runs import Place
-from effx.formatting import fixed, p_value, percent
+from effx.formatting import confidence, fixed, p_value, percent
 from effx.report import choice_sentences
 from effx.report import studies as studies_of
 from effx.report.choice_sentences import LENGTH
@@ -177,7 +177,7 @@ def choices(study: LengthDependence) -> Sheet:
         "The cheapest technique that was measured at the length, that can be chosen (remarks name those that "
         "cannot, as of batches that were not scored), and whose loss on all rows is at most "
         f"{study.max_drop:g} in {study.metric}; resamplings: share of resamplings of rows and costs with the "
-        f"same choice. Proven: with {percent(study.confidence)} confidence, at each length by itself."
+        f"same choice. Proven: with {confidence(study.confidence)} confidence, at each length by itself."
     )
     unknown = choice_sentences.single_readings([*_chosen(study)])
     return Sheet("lengths-choices", f"Cheapest within {study.max_drop:g}", columns, tuple(rows),

@@ -46,6 +46,7 @@ def to_json(report: SliceReport) -> dict[str, Any]:
         ],
         "losses": [{**asdict(each), "flagged": each.flagged} for each in report.losses],
         "lost": [asdict(each) for each in report.lost],
+        "left_out": [asdict(each) for each in report.left_out],
     }
 
 
@@ -151,4 +152,8 @@ def _note(report: SliceReport) -> str:
         f"{unit}; losses with 95 % intervals. A slice loses more than the other rows if a permutation test "
         f"says so at {percent(LEVEL)}, adjusted for all slices and engines together (Holm). Few rows show "
         "only large differences: what is not flagged is not shown to be equal."
+        + "".join(
+            f" {each.engine} is left out: its quality is unavailable: {each.reason.removesuffix('.')}."
+            for each in report.left_out
+        )
     )

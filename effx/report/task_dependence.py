@@ -21,7 +21,7 @@ from effx.analysis.task_results import (
     TechniqueOnTask,
 )
 from effx.analysis.technique_choices import BASELINE
-from effx.formatting import fixed, p_value, percent
+from effx.formatting import confidence, fixed, p_value, percent
 from effx.report import choice_sentences
 from effx.report import studies as studies_of
 from effx.report.choice_sentences import TASK
@@ -115,7 +115,7 @@ def choices(study: TaskDependence) -> Sheet:
     note = (
         f"The cheapest technique whose loss is at most {study.max_drop:g} in the task's metric; resamplings: "
         "share of resamplings of rows and costs with the same choice. What is proven, with "
-        f"{percent(study.confidence)} confidence, also depends on the number of rows."
+        f"{confidence(study.confidence)} confidence, also depends on the number of rows."
     )
     if unknown := choice_sentences.single_readings([task.choice for task in study.tasks]):
         note += f" {unknown}"

@@ -250,6 +250,32 @@ def test_two_prunings_of_one_checkpoint_are_two_computations() -> None:
 
 
 @pytest.mark.parametrize(
+    ("extra", "bounds", "saved", "interval", "reason"),
+    [
+        (1000.0, None, -1e-6, (-1e-3, 1e-3), "a query is not shown to take less; at least 1,000,000 queries"),
+        (1000.0, (500.0, 1500.0), -1e-6, (-1e-3, 1e-3),
+         "a query is not shown to take less; at least 500,000 queries"),
+        (1000.0, None, 0.0, (-1.0, 1.0), "a query is not shown to take less; at least 1,000 queries"),
+        (1237.5, None, 0.0, (-1.0, 1.0), "a query is not shown to take less; at least 1,230 queries"),
+        (-5.0, None, -1e-6, (-1e-3, 1e-3), "a query is not shown to take less"),
+        (1000.0, None, -1e-3, (-2e-3, -1e-4), "a query takes no less"),
+        (1000.0, None, -1e-3, None, "a query takes no less"),
+        (-5.0, None, -1e-3, (-2e-3, -1e-4), "it took less to make, and a query takes more"),
+    ],
+)  # fmt: skip
+def test_a_saving_that_is_not_ruled_out_is_not_denied(
+    extra: float,
+    bounds: tuple[float, float] | None,
+    saved: float,
+    interval: tuple[float, float] | None,
+    reason: str,
+) -> None:
+    queries, spread, told = break_even._queries(extra, bounds, saved, interval)
+    assert (queries, spread) == (None, None)
+    assert told is not None and told.replace("1.00 million", "1,000,000") == reason
+
+
+@pytest.mark.parametrize(
     ("queries", "text"),
     [(0.2, "1"), (999.0, "999"), (1234.0, "1,230"), (45_678.0, "45,700"), (1_234_567.0, "1.23 million")],
 )

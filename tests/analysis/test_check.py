@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from xml.etree import ElementTree
 
@@ -363,6 +364,35 @@ def test_an_interval_without_an_end_proves_nothing() -> None:
     assert limits._verdict((0.0, float("inf")), 1.0, False) is Verdict.INCONCLUSIVE
     assert limits._verdict((2.0, float("inf")), 1.0, False) is Verdict.VIOLATED
     assert limits._verdict((0.0, 1.0), 1.0, False) is Verdict.HOLDS
+
+
+@pytest.mark.parametrize(
+    ("confidence", "told"), [(0.975, "97.5 %"), (0.9999, "99.99 %"), (0.945, "94.5 %"), (0.95, "95 %")]
+)
+def test_the_confidence_is_told_as_it_was_given(confidence: float, told: str) -> None:
+    result = check(INT8, FP32, settings(max_drop="20%", confidence=confidence))
+    assert f", {told} confidence (result" in check_report.text(result)
+    assert check_report.conclusion(result) == f"passed: every limit holds with {told} confidence"
+
+
+def test_bounds_are_rounded_to_weaker_claims() -> None:
+    """What is told holds whenever the interval does."""
+    result = check(INT8, FP32, settings(max_drop="2%", max_p90_s="1s"))
+    drop, p90 = result.limits
+    assert drop.interval is not None and p90.interval is not None and p90.value is not None
+    for step in range(40):
+        low, high = drop.interval[0] - step * 1e-5, p90.interval[1] + step * 1e-6
+        (at_worst,) = re.findall("at worst (.*)", check_report.finding(
+            replace(drop, interval=(low, 0.0)), result))  # fmt: skip
+        assert 100 * low - 0.01 < float(at_worst) <= 100 * low + 1e-9
+        (at_worst,) = re.findall("at worst (.*) ms", check_report.finding(
+            replace(p90, interval=(0.0, high)), result))  # fmt: skip
+        assert 1e3 * high - 1e-9 <= float(at_worst) < 1e3 * high + 0.1
+        violated = replace(drop, interval=(-1.0, low), verdict=Verdict.VIOLATED)
+        (at_best,) = re.findall("at best (.*)", check_report.finding(violated, result))
+        assert 100 * low - 1e-9 <= float(at_best) < 100 * low + 0.01
+    endless = replace(p90, interval=(p90.interval[0], float("inf")))
+    assert "at worst –" in check_report.finding(endless, result)
 
 
 def test_text_markdown_junit_and_json_agree() -> None:

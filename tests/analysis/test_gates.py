@@ -16,7 +16,8 @@ from effx.analysis.recommendation import Recommendation
 from effx.analysis.summary import summary
 from effx.errors import UsageError
 from effx.report import tables
-from effx.report.contents import energy_unavailable
+from effx.report.contents import collect_contents, energy_unavailable
+from effx.report.groups import group_runs
 from effx.report.tracking import metrics
 from effx.results import GateResult, Run
 from effx.specs.constraints import RecommendSettings
@@ -64,6 +65,14 @@ def test_energy_behind_a_hard_gate_is_unavailable(gate: str) -> None:
     assert "energy_j_per_example" not in metrics(cheap)
     assert energy_unavailable(measured) == [reason]
     assert tables.energy_sources([cheap]) == []
+
+
+def test_energy_that_was_missing_before_is_not_said_to_be_now() -> None:
+    before = simulated_run("fp32", precision="fp32", started="2025")
+    now = simulated_run("fp32", precision="fp32", joules=0.02, started="2026")
+    assert energy_unavailable([before]) == ["no meter"]
+    for measured in ([before, now], [now, before]):
+        assert collect_contents(measured, group_runs(measured)).energy_unavailable == []
 
 
 def test_a_gate_concerns_its_own_workload() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -46,6 +47,27 @@ def test_each_status_is_told_apart() -> None:
     sentences = [outcome.explanation for outcome in losses.outcomes(runs, base)]
     assert "measured: 0.1 points" in sentences[1] and "Measured loss 0.9 points" in sentences[2]
     assert "timed predictions differ" in sentences[4] and "without predictions" in sentences[5]
+
+
+def test_what_is_certified_is_not_rounded_to_a_smaller_loss() -> None:
+    """Of 20,000 rows, one that became wrong excludes no loss of 0.02 points, and 0.04 are not 0."""
+    base = simulated_run("base", range(100), precision="fp32", n=20_000)
+    for more in (0, 1, 3, 6, 30):
+        outcome = losses.outcomes([base, simulated_run("int8", range(100 + more), n=20_000)], base)[1]
+        assert outcome.status is LossStatus.CERTIFIED
+        match = re.match(r"It loses at most (\S+) points \(95 %, adjusted", outcome.explanation)
+        assert match is not None
+        bound = -100 * intervals.tango(more, 0, 20_000, confidence=0.9)[0]
+        assert bound <= float(match[1]) < bound + 0.1
+
+
+def test_the_limit_and_the_confidence_are_told_as_they_were_given() -> None:
+    base = simulated_run("base", range(100), precision="fp32", n=20_000)
+    runs = [base, simulated_run("same", range(100), n=20_000), simulated_run("far", range(400), n=20_000)]
+    far = losses.outcomes(runs, base, max_drop=0.0004, confidence=0.9999)[2]
+    assert "and more than 0.04 points with 99.99 % confidence" in far.explanation
+    edge = losses.outcomes(runs[:2], base, max_drop=0.000412, confidence=0.975)[1]
+    assert edge.explanation.startswith("It loses at most 0.0412 points (97.5 %, adjusted")
 
 
 def test_certificates_are_adjusted_for_the_number_of_engines() -> None:

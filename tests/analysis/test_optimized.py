@@ -63,7 +63,7 @@ def test_an_engine_that_loses_more_is_not_chosen() -> None:
     assert states(result)["third"] is State.NOT_PROVEN
     text = optimized_text.text(result)
     assert "deploy half" in text
-    assert "loses at most 1 points of accuracy with 95 % confidence, on 1200 rows" in text
+    assert "loses at most 1 point of accuracy with 95 % confidence, on 1200 rows" in text
 
 
 def test_if_nothing_is_proven_the_best_that_can_be_is_said() -> None:
@@ -77,7 +77,7 @@ def test_if_nothing_is_proven_the_best_that_can_be_is_said() -> None:
     assert best.loses_at_most > 60 / N
     assert best.rows_needed is None  # it loses 5 points: no number of rows proves one
     text = optimized_text.text(result)
-    assert "no engine cheaper than fp32 is proven to lose at most 1 points" in text
+    assert "no engine cheaper than fp32 is proven to lose at most 1 point of" in text
 
 
 def test_a_cheaper_engine_that_may_keep_the_limit_is_named() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -13,7 +14,8 @@ from effx.analysis import wording
 from effx.analysis.recommend import recommend
 from effx.analysis.recommendation import Recommendation, Unmet
 from effx.errors import UsageError
-from effx.results import FailedEngineRecord, Failure, Run
+from effx.manifests import ArtifactReference
+from effx.results import FailedEngineRecord, Failure, GateResult, Run
 from effx.specs.constraints import RecommendSettings
 from effx.stats import intervals
 from tests.analysis.simulated_run import simulated_run
@@ -533,8 +535,77 @@ def test_a_choice_without_a_score_is_not_optimistic() -> None:
     assert "also chose it" not in wording.recommendation(answer)
 
 
-def test_a_baseline_whose_quality_was_withdrawn_is_told() -> None:
-    shared = simulated_run("full", precision="fp32")
-    without = replace(shared, quality=replace(shared.quality, predictions=[], labels=[]))
-    with pytest.raises(UsageError, match="baseline 'full': its result has no quality or no predictions"):
-        recommend([without, simulated_run("a"), simulated_run("b")], baseline="full")
+def without_predictions(run: Run) -> Run:
+    return replace(run, quality=replace(run.quality, predictions=[], labels=[]))
+
+
+def withdrawn(run: Run) -> Run:
+    return replace(run, gates=[GateResult("prediction-agreement", False, "7 timed predictions differ", None)])
+
+
+def of_other_rows(run: Run) -> Run:
+    return replace(run, quality=replace(run.quality, source="other rows", n=run.quality.n // 2))
+
+
+@pytest.mark.parametrize(
+    ("left_out", "reason"),
+    [
+        (withdrawn, "its quality is unavailable: gate failed: timed predictions match"),
+        (without_predictions, "its result was shared without predictions"),
+        (of_other_rows, "was scored on other rows"),
+    ],
+)
+@pytest.mark.parametrize("others", [[TINY], [TINY, SMALL]])
+def test_a_limit_is_not_held_against_a_worse_baseline(
+    left_out: Callable[[Run], Run], reason: str, others: list[Run]
+) -> None:
+    """TINY loses ten points compared with fp32, and nothing compared with itself."""
+    runs = [left_out(FP32), *others]
+    (answer,) = recommend([FP32, *others], "latency", limits(max_drop=0.01))
+    assert isinstance(answer, Recommendation) and answer.engine == "fp32"
+    with pytest.raises(UsageError, match=f"sst2 on h: the baseline fp32 .*{reason}.*name another baseline"):
+        recommend(runs, "latency", limits(max_drop=0.01))
+    if left_out is not without_predictions:
+        free = one(runs, "latency", limits(max_drop=None))  # nothing is limited
+        assert (free.engine, free.left_out) == ("tiny", 1)
+    if left_out is not of_other_rows:  # the named baseline's rows are those that count
+        with pytest.raises(UsageError, match=f"the baseline fp32 .*{reason}") as error:
+            recommend(runs, "latency", limits(max_drop=0.01), baseline="fp32")
+        assert error.value.settings == ("baseline",)
+    assert one(runs, "latency", limits(max_drop=0.01), baseline="tiny").engine == "tiny"
+
+
+def test_a_baseline_that_was_withdrawn_is_refused_without_a_limit_too() -> None:
+    with pytest.raises(UsageError, match="the baseline fp32 .*its quality is unavailable"):
+        recommend([withdrawn(FP32), TINY], "latency", limits(max_drop=None), baseline="fp32")
+
+
+def test_what_is_proven_is_not_rounded_to_a_stronger_claim() -> None:
+    chosen = one(ALL, None, limits(max_drop=0.01, max_p90_s="0.1s"))
+    for step in range(30):
+        drop, p90 = (
+            replace(each, bound=each.bound + step * size)
+            for each, size in zip(chosen.constraints, (1e-5, 1e-6), strict=True)
+            if each.bound is not None
+        )
+        text = wording.recommendation(replace(chosen, constraints=[drop, p90]))
+        (told,) = re.findall(r"; a loss of at most (\S+) \(", text)
+        assert drop.bound is not None and drop.bound - 1e-9 <= float(told) < drop.bound + 1e-4
+        (told,) = re.findall(r"; at most (\S+) ms \(", text)
+        assert p90.bound is not None and 1e3 * p90.bound - 1e-9 <= float(told) < 1e3 * p90.bound + 0.1
+
+
+def test_another_unreduced_engine_of_the_same_checkpoint_replaces_the_baseline() -> None:
+    twin = replace(FP32, id="twin", engine=replace(FP32.engine, name="twin", digest="a" * 64))
+    assert one([withdrawn(FP32), twin, TINY], "latency", limits(max_drop=0.01)).baseline == "twin"
+    made_of = ArtifactReference(name="sst2-other", digest="b" * 64)
+    other = replace(twin, engine=replace(twin.engine, checkpoint=made_of))
+    with pytest.raises(UsageError, match="the baseline fp32"):
+        recommend([withdrawn(FP32), other, TINY], "latency", limits(max_drop=0.01))
+    # what is more accurate on fewer rows is not known to be
+    assert one([of_other_rows(FP32), other, TINY], "latency", limits(max_drop=0.01)).baseline == "twin"
+
+
+def test_the_only_engine_that_is_left_is_not_the_only_one_that_was_measured() -> None:
+    text = wording.recommendation(one([withdrawn(FP32), TINY], "latency", limits(max_drop=None)))
+    assert "It is the only engine that can be compared (1 left out): there is no baseline" in text

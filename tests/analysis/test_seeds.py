@@ -43,6 +43,24 @@ RUNS = [
 ]
 
 
+def with_threads(run: Run, threads: int) -> Run:
+    runtime = replace(run.settings.runtime, threads=threads)
+    return replace(run, settings=replace(run.settings, runtime=runtime), session=f"threads-{threads}")
+
+
+def test_costs_of_different_threads_are_no_mean() -> None:
+    """0.01 s with eight threads and 0.04 s with one are not 0.025 s."""
+    full = [with_threads(trained("full", seed, 40), 8) for seed in (0, 1)]
+    slow = [with_threads(trained("full", seed, 40, 0.04), 1) for seed in (2, 3)]
+    points = seeds.frontiers([*full, *slow])[0].points
+    assert {point.technique: point.seeds for point in points} == {
+        "sst2-full.int8, threads: 8": (0, 1), "sst2-full.int8, threads: 1": (2, 3)
+    }  # fmt: skip
+    assert seeds.frontiers([full[0], slow[0]]) == []
+    own = [replace(run, engine=replace(run.engine, variant="int8+threads2")) for run in (full[0], slow[0])]
+    assert seeds.frontiers(own)[0].points[0].seeds == (0, 2)
+
+
 def test_means_and_spreads_are_those_of_numpy() -> None:
     latency, energy = seeds.frontiers(RUNS)
     assert (latency.cost, energy.cost, latency.n) == ("latency", "energy", 400)

@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 
 from effx import results, row_slices
-from effx.analysis import slices
+from effx.analysis import batches, majority, slices
 from effx.cli import run
 from effx.errors import UsageError
+from effx.report import payload
 from effx.report import slices as tables
-from effx.results import RowGroups, Run
+from effx.report.groups import group_runs
+from effx.results import GateResult, RowGroups, Run
 from effx.row_slices import Slice
 from effx.specs.tasks import TASKS
 from effx.stats import intervals
@@ -108,6 +110,51 @@ def test_small_slices_are_left_out_and_one_engine_is_refused() -> None:
     assert [each.name for each in report.slices] == ["b"]
     with pytest.raises(UsageError, match="only fp32 was measured: expected at least two engines"):
         slices.measure([engine("fp32", [])], parts)
+
+
+GATE = GateResult("prediction-agreement", False, "700 of 1000 timed predictions differ", None)
+
+
+def test_an_engine_whose_quality_was_withdrawn_is_left_out() -> None:
+    """It has no scores, and the tests of the others are not adjusted for it."""
+    planted = np.arange(0, N, 10)
+    parts = [Slice("label", "planted", planted)]
+    base, able = engine("fp32", []), engine("int8", planted[:6])
+    bad = replace(engine("bad", range(600)), gates=[GATE])
+    alone, report = slices.measure([base, able], parts), slices.measure([base, able, bad], parts)
+    assert (report.losses, report.lost) == (alone.losses, alone.lost)
+    assert [each.engine for each in report.left_out] == ["bad"] and alone.left_out == ()
+    told = (
+        "bad is left out: its quality is unavailable: gate failed: timed predictions match the accuracy pass"
+    )
+    assert told in tables.table(report).markdown() and told in (tables.section(report).text or "")
+    assert tables.to_json(report)["left_out"][0]["engine"] == "bad"
+    with pytest.raises(
+        UsageError, match="only fp32 can be compared: .*The quality of bad is unavailable: gate"
+    ):
+        slices.measure([base, bad], parts)
+
+
+def test_a_baseline_whose_quality_was_withdrawn_is_refused() -> None:
+    parts = [Slice("label", "a", np.arange(0, N, 10))]
+    base, others = replace(engine("fp32", []), gates=[GATE]), [engine("int8", []), engine("b", range(9))]
+    for named in (None, base):
+        with pytest.raises(UsageError, match="the baseline fp32: its quality is unavailable") as error:
+            slices.measure([base, *others], parts, named)
+        assert error.value.settings == ("baseline",)
+    assert slices.of_results([with_groups(run, parts) for run in others], with_groups(base, parts)) is None
+    assert slices.measure([base, *others], parts, others[0]).baseline == "int8"
+
+
+def test_remarks_tell_no_score_that_was_withdrawn() -> None:
+    constant = engine("int8", range(1, N, 2))  # as good as one class for all rows
+    constant = replace(constant, quality=replace(constant.quality, batch_dependent=True))
+    failed = replace(constant, gates=[GATE])
+    for told in (majority.remark, batches.remark):
+        assert "0.5000" in str(told(constant))
+        assert told(failed) is None
+    flags = payload.payload("now", [failed], group_runs([failed]), ([], []), [], [])["columns"]["flags"]
+    assert not [flag for flag in flags[0] if "0.5000" in flag]
 
 
 def test_slices_of_texts() -> None:

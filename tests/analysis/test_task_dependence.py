@@ -17,6 +17,7 @@ from effx.analysis.task_results import POINTS, RELATIVE, Interaction
 from effx.analysis.technique_choices import BASELINE
 from effx.errors import UsageError
 from effx.manifests import CheckpointOrigin, ExitTarget
+from effx.report import choice_sentences
 from effx.report import task_dependence as tables
 from effx.results import Energy, ReferenceEngine, Run
 from effx.specs.constraints import TechniqueComparisonSettings
@@ -290,6 +291,26 @@ def test_the_cheapest_is_proven_only_with_enough_rows() -> None:
     assert any("None is on a (100 rows)" in line for line in tables.lines(found))
 
 
+def test_limit_and_confidence_are_told_as_they_were_given() -> None:
+    runs = study(11, ("a", "b"), {"seq16": (0.03, 0.0, 0.001), "seq32": (0.0, 0.0, 0.005)})
+    (found,) = task_dependence.compare(
+        runs, settings=TechniqueComparisonSettings(max_drop=0.0004, confidence=0.9999)
+    )
+    told = " ".join(tables.lines(found))
+    assert "the cheapest technique that loses at most 0.04 points as measured" in told
+    assert "with 99.99 % confidence to lose at most 0.04 points" in told
+    assert "with 99.99 % confidence" in tables.choices(found).note
+
+
+@pytest.mark.parametrize(
+    ("difference", "told"),
+    [(0.01, "1 point"), (0.0125, "1.3 points"), (0.0004, "0.04 points"), (0.0, "0 points"),
+     (-0.00012, "-0.01 points"), (-0.004, "-0.4 points")],
+)  # fmt: skip
+def test_a_difference_that_is_not_0_is_not_told_as_0(difference: float, told: str) -> None:
+    assert choice_sentences.points(difference) == told
+
+
 def test_max_drop_decides_the_choice() -> None:
     runs = study(11, ("a", "b"), CLEAR)
     (strict,) = task_dependence.compare(runs)
@@ -476,6 +497,29 @@ def test_techniques_that_lose_the_same_have_no_order() -> None:
     same = {f"seq{16 * i}": (0.0, 0.0, 0.001) for i in range(1, 4)}
     (found,) = task_dependence.compare(study(27, ("a", "b"), same))
     assert any("lose the same on one of them: they have no order" in line for line in tables.lines(found))
+
+
+def with_threads(run: Run, threads: int) -> Run:
+    runtime = replace(run.settings.runtime, threads=threads)
+    return replace(run, settings=replace(run.settings, runtime=runtime), session=f"{run.session}-{threads}")
+
+
+def test_costs_of_different_threads_are_not_compared() -> None:
+    """Else an engine with one thread would seem to save nothing beside a baseline with eight."""
+    runs = study(19, ("a", "b", "c"), CLEAR)
+    (same,) = task_dependence.compare([with_threads(run, 8) for run in runs])
+    mixed = [with_threads(run, 1 if run.engine.variant == "seq16" else 8) for run in runs]
+    (found,) = task_dependence.compare(mixed)
+    assert {each.technique for each in same.tasks[0].techniques} == {"seq16", "seq32"}
+    assert {each.technique for each in found.tasks[0].techniques} == {"seq32"}
+    told = "a: 'seq16' is left out: it was measured with 1 thread, and the baseline a-e.fp32 with 8 threads"
+    assert told in found.remarks
+    with pytest.raises(UsageError, match="'seq16' is left out: it was measured with 1 thread"):
+        task_dependence.compare([run for run in mixed if run.engine.variant != "seq32"])
+    one_other = [with_threads(run, 1 if run.task == "b" else 8) for run in runs]
+    (found,) = task_dependence.compare(one_other)
+    assert [task.task for task in found.tasks] == ["a", "c"]
+    assert "b is left out: it was measured with threads: 1, and other tasks with threads: 8" in found.remarks
 
 
 def test_each_pair_of_tasks_is_compared_once() -> None:

@@ -58,20 +58,30 @@ class Trend:
 
 @dataclass(frozen=True)
 class TaskTable:
-    """All tasks, and their averages."""
+    """All tasks, and their averages, which there are of one encoder only."""
 
     tasks: tuple[TaskResult, ...]
-    full: float
-    """Average score: the mean over tasks of the mean of each task's metrics (Liu et al. 2019)."""
-    super: float
-    weight_remaining: float
+    full: float | None
+    """Average score: the mean over tasks of the mean of each task's metrics (Liu et al. 2019); None: the
+    tasks are of several encoders, so that it would compare these too."""
+    super: float | None
+    weight_remaining: float | None
     gain_trend: Trend | None
-    """None: fewer than three tasks with known and different numbers of training rows."""
+    """None: several encoders, or fewer than three tasks with known and different numbers of training rows."""
     weight_trend: Trend | None
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The encoders, sorted."""
+        return tuple(sorted({result.search.model for result in self.tasks}))
+
+    def label(self, result: TaskResult) -> str:
+        """Return the name of a task; of several encoders also which."""
+        return result.search.task if len(self.models) == 1 else result.search.name
 
 
 def compare(searches: Sequence[TicketSearch]) -> TaskTable:
-    """Return the table over tasks.
+    """Return the table over tasks; of several encoders without averages and trends.
 
     Raises:
         UsageError: there is no search, one has no winning tickets, or two are of the same task and model.
@@ -94,6 +104,8 @@ def compare(searches: Sequence[TicketSearch]) -> TaskTable:
     results = [
         replace(result, p_adjusted=None if result.test.p is None else next(adjusted)) for result in results
     ]
+    if len({search.model for search in searches}) > 1:
+        return TaskTable(tuple(results), None, None, None, None, None)
     return TaskTable(
         tasks=tuple(results),
         full=float(np.mean([result.full.mean for result in results])),

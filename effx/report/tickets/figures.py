@@ -23,7 +23,7 @@ def draw_gains(table: TaskTable, stem: Path) -> None:
                 [100 * result.weight_remaining], [100 * result.gain],
                 yerr=[100 * (result.test.std or 0.0)], color=COLOURS[number % len(COLOURS)],
                 marker=marker(number), markersize=7, elinewidth=1, capsize=2, linestyle="none",
-                label=f"{result.search.task} (level {result.search.level})",
+                label=f"{table.label(result)} (level {result.search.level})",
             )  # fmt: skip
         axes.set_xlabel("weights remaining, %")
         axes.set_ylabel("gain over the full model, points")

@@ -28,9 +28,9 @@ def section(table: TaskTable, importance: Sequence[SharedImportance], sheets: Se
         y=SectionAxis("gain over the full model", "points"),
         series=[
             SectionSeries(
-                result.search.task,
+                table.label(result),
                 [SectionPoint(100 * result.weight_remaining, 100 * result.gain,
-                              label=f"{result.search.task}, level {result.search.level}")],
+                              label=f"{table.label(result)}, level {result.search.level}")],
             )
             for result in table.tasks
         ],

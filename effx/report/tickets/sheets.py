@@ -27,6 +27,9 @@ def trend(value: Trend | None) -> dict[str, Any] | None:
 
 def trend_text(table: TaskTable) -> str:
     """Return the trends with the size of the training data as a sentence."""
+    if len(table.models) > 1:
+        return (f"The searches are of several encoders, {', '.join(table.models)}: there are no averages "
+                "and no trend over them. Report the searches of each encoder apart.")  # fmt: skip
     if table.gain_trend is None or table.weight_trend is None:
         return ("No trend with the number of training rows is fitted: it needs at least three tasks whose "
                 "numbers of training rows are known and not all equal.")  # fmt: skip
@@ -41,7 +44,7 @@ def trend_text(table: TaskTable) -> str:
 
 def _tasks(table: TaskTable) -> Sheet:
     columns = (
-        SheetColumn("task"), SheetColumn("training rows"), SheetColumn("seeds"),
+        SheetColumn("task"), SheetColumn("model"), SheetColumn("training rows"), SheetColumn("seeds"),
         SheetColumn("full, mean"), SheetColumn("full, std"),
         SheetColumn("super ticket, mean"), SheetColumn("super ticket, std"),
         SheetColumn("gain", signed=True), SheetColumn("p, paired t", 3), SheetColumn("p, Holm", 3),
@@ -49,25 +52,30 @@ def _tasks(table: TaskTable) -> Sheet:
     )  # fmt: skip
     rows = [
         (
-            result.search.task, result.search.training_rows, result.full.n, result.full.mean, result.full.std,
-            result.super.mean, result.super.std, result.gain, result.test.p, result.p_adjusted,
-            result.search.level, result.weight_remaining,
+            result.search.task, result.search.model, result.search.training_rows, result.full.n,
+            result.full.mean, result.full.std, result.super.mean, result.super.std, result.gain,
+            result.test.p, result.p_adjusted, result.search.level, result.weight_remaining,
         )
         for result in table.tasks
     ]  # fmt: skip
-    average = ("average", None, None, table.full, None, table.super, None, table.super - table.full, None,
-               None, None, table.weight_remaining)  # fmt: skip
+    average: list[tuple[SheetCell, ...]] = []
+    if table.full is not None and table.super is not None:
+        average = [
+            ("average", None, None, None, table.full, None, table.super, None, table.super - table.full, None,
+             None, None, table.weight_remaining)
+        ]  # fmt: skip
     note = (
         "Scores are means of the metrics of a task, on the validation rows that were not used to choose the "
-        "level; the average is the mean over tasks. p: paired t-test over seeds, and after Holm's adjustment "
-        f"over {len(table.tasks)} tasks. {trend_text(table)}"
+        f"level{'; the average is the mean over tasks' if average else ''}. p: paired t-test over seeds, and "
+        f"after Holm's adjustment over {len(table.tasks)} {'tasks' if average else 'searches'}. "
+        f"{trend_text(table)}"
     )
-    return Sheet("tasks", "Full models and super tickets", columns, (*rows, average), note)
+    return Sheet("tasks", "Full models and super tickets", columns, (*rows, *average), note)
 
 
 def _metrics(table: TaskTable) -> Sheet:
     columns = (
-        SheetColumn("task"), SheetColumn("metric"), SheetColumn("validation rows"),
+        SheetColumn("task"), SheetColumn("model"), SheetColumn("metric"), SheetColumn("validation rows"),
         SheetColumn("full, mean"), SheetColumn("full, std"),
         SheetColumn("super ticket, mean"), SheetColumn("super ticket, std"),
     )  # fmt: skip
@@ -79,15 +87,16 @@ def _metrics(table: TaskTable) -> Sheet:
                 Spread.of([cell.scores[REPORTED][metric] for cell in cells])
                 for cells in (search.full, search.super)
             )
-            rows.append((search.task, metric, search.rows[REPORTED], full.mean, full.std, ticket.mean,
-                         ticket.std))  # fmt: skip
+            rows.append((search.task, search.model, metric, search.rows[REPORTED], full.mean, full.std,
+                         ticket.mean, ticket.std))  # fmt: skip
     return Sheet("metrics", "Every metric", columns, tuple(rows))
 
 
 def _seeds(table: TaskTable) -> Sheet:
     columns = (
-        SheetColumn("task"), SheetColumn("seeds"), SheetColumn("std, full"), SheetColumn("std, super ticket"),
-        SheetColumn("ratio", 2), SheetColumn("ratio, low", 2), SheetColumn("ratio, high", 2),
+        SheetColumn("task"), SheetColumn("model"), SheetColumn("seeds"), SheetColumn("std, full"),
+        SheetColumn("std, super ticket"), SheetColumn("ratio", 2),
+        SheetColumn("ratio, low", 2), SheetColumn("ratio, high", 2),
         SheetColumn("p, F-test", 3), SheetColumn("super ticket per seed, mean"),
         SheetColumn("super ticket per seed, std"), SheetColumn("weights per seed, mean", 3, percent=True),
         SheetColumn("weights per seed, std", 3, percent=True),
@@ -105,19 +114,19 @@ def _seed_row(result: TaskResult) -> tuple[SheetCell, ...]:
     known = spread_ratio(result.full, result.super)
     ratio = (None,) * 4 if known is None else (known.ratio, known.low, known.high, known.p)
     return (
-        result.search.task, result.full.n, result.full.std, result.super.std, *ratio,
+        result.search.task, result.search.model, result.full.n, result.full.std, result.super.std, *ratio,
         result.per_seed.mean, result.per_seed.std, result.per_seed_weights.mean, result.per_seed_weights.std,
     )  # fmt: skip
 
 
 def _phases(table: TaskTable) -> Sheet:
-    columns = tuple(map(SheetColumn, ("task", "training rows", "phase I", "phase II", "phase III")))
+    columns = tuple(map(SheetColumn, ("task", "model", "training rows", "phase I", "phase II", "phase III")))
     rows = []
     for result in sorted(table.tasks, key=lambda result: result.search.training_rows or 0):
         phases = result.search.phases or {}
         levels = [phases.get(name) for name in ("I", "II", "III")]
         rows.append(
-            (result.search.task, result.search.training_rows,
+            (result.search.task, result.search.model, result.search.training_rows,
              *(None if part is None else " ".join(map(str, part)) or "none" for part in levels))
         )  # fmt: skip
     note = "Levels of each phase (Liang et al. 2021, section 4.3); tasks with the fewest training rows first."

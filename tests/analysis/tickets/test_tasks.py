@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from statsmodels.stats.multitest import multipletests
 from effx.analysis.tickets import searches, tasks
 from effx.analysis.tickets.searches import TicketSearch
 from effx.errors import UsageError
+from effx.report.tickets import sections, sheets
 from tests.analysis.tickets.made import workspace
 
 SCORES = {
@@ -42,6 +44,29 @@ def test_averages_and_tests_equal_independent_computations(tmp_path: Path) -> No
     assert table.gain_trend is not None and table.gain_trend.slope == pytest.approx(line.slope)
     half = stats.t.ppf(0.975, 1) * line.stderr
     assert table.gain_trend.high - table.gain_trend.low == pytest.approx(2 * half)
+
+
+def test_several_encoders_have_no_average_and_are_named(tmp_path: Path) -> None:
+    """Else a larger encoder on a larger task would look like a trend with the number of rows."""
+    found = [
+        replace(search, model=model) for search, model in zip(read(tmp_path), ("a", "b", "b"), strict=True)
+    ]
+    table = tasks.compare(found)
+    assert (table.full, table.super, table.weight_remaining) == (None, None, None)
+    assert (table.gain_trend, table.weight_trend) == (None, None)
+    assert [table.label(result) for result in table.tasks] == ["rte, a", "mrpc, b", "sst2, b"]
+    p_values = [stats.ttest_rel(ticket, full).pvalue for full, ticket, _ in SCORES.values()]
+    assert [each.p_adjusted for each in table.tasks] == pytest.approx(
+        multipletests(p_values, method="holm")[1]
+    )
+    first, *others = sheets.sheets(table, [], "40")
+    assert [row[:2] for row in first.rows] == [("rte", "a"), ("mrpc", "b"), ("sst2", "b")]
+    assert "The searches are of several encoders, a, b: there are no averages" in first.note
+    assert all(sheet.columns[1].label == "model" for sheet in others)
+    page = sections.section(table, [], [first])
+    assert [each.name for each in page.charts[0].series] == ["rte, a", "mrpc, b", "sst2, b"]
+    one = sheets.sheets(tasks.compare(read(tmp_path / "one")), [], "40")[0]
+    assert one.rows[-1][0] == "average" and one.rows[0][:2] == ("rte", "tiny")
 
 
 def test_two_tasks_have_no_trend(tmp_path: Path) -> None:
