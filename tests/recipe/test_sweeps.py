@@ -180,6 +180,10 @@ def test_full_models_have_the_teacher_of_the_tickets_and_the_table_names_it(
     }
     with pytest.raises(UsageError, match="lies in the workspace .*, whose checkpoints this search replaces"):
         sweeps.tickets("sst2", encoders["bert"], out=folder, **given)
+    with pytest.raises(UsageError, match="lies in the workspace"):
+        sweeps.lottery(
+            "sst2", encoders["bert"], out=folder, data_folder=rows_folder, teacher=given["teacher"]
+        )
     assert Checkpoint.open(teacher.folder).digest == teacher.digest
     table = sweeps.tickets("sst2", encoders["bert"], out=tmp_path / "w", **given)
     for name in ("full", "winning40"):
