@@ -25,7 +25,8 @@ from effx.stats import noninferiority
 from effx.stats.intervals import Ratio
 from effx.stats.metrics import METRICS
 
-_TIMES = ("latency", "throughput")
+TIMES = ("latency", "throughput")
+"""Objectives whose costs are seconds per query."""
 _AGREEMENT = "{} on the unreduced model's own predictions"
 _OF_AGREEMENT = (
     "the rows have no labels: scores say for how many different texts answers are those of the unreduced "
@@ -35,7 +36,10 @@ _OF_AGREEMENT = (
 
 @dataclass(frozen=True)
 class Gain:
-    """How many times as cheap an engine is as another one."""
+    """How many times as cheap an engine is as another one.
+
+    Of seconds, the geometric mean over rounds of the ratio of the two means.
+    """
 
     value: float
     interval: tuple[float, float] | None
@@ -57,7 +61,7 @@ class Candidate:
     """Id of its result."""
     technique: str
     cost: float
-    """By the objective: seconds per query, processor seconds or joules per example, or bytes."""
+    """By the objective: mean seconds per query, mean processor seconds or joules per example, or bytes."""
     score: float
     """The metric on all rows."""
     gain: Gain
@@ -290,7 +294,8 @@ def _choosing(rows: ChoosingRows | None, baseline: Run, others: Sequence[Run]) -
 def cost(run: Run, objective: str, workload: Workload) -> float | None:
     """Return what an engine costs by an objective of :data:`effx.specs.optimize.OBJECTIVES`.
 
-    Seconds are the median of single rows, and otherwise the mean per query.
+    Seconds are the mean per query. A median of single rows would not see how slow the others are: with early
+    exits it is that of the rows that leave early as soon as these are the majority.
     """
     if objective == "memory":
         return run.memory.host_peak_bytes
@@ -299,9 +304,7 @@ def cost(run: Run, objective: str, workload: Workload) -> float | None:
     result = run.workload(workload)
     if result is None:
         return None
-    if objective in _TIMES:
-        if workload.batch == 1:
-            return result.latency_s["p50"]
+    if objective in TIMES:
         return workload.batch / result.throughput_per_s
     if objective == "cpu_time":
         return result.cpu_s_per_example
@@ -313,12 +316,12 @@ def gain(a: Run, b: Run, objective: str, workload: Workload) -> Gain:
     if a is not b:
         compared = comparison.compare(a, b)
         ratio: comparison.LatencyRatio | comparison.EnergyRatio | None = None
-        if objective in _TIMES:
+        if objective in TIMES:
             of_workload = [
                 each for each in compared.latency
                 if (each.scenario, each.batch, each.length)
                 == (workload.scenario, workload.batch, workload.length)
-                and (each.statistic == "p50") == (workload.batch == 1)  # as costs are
+                and each.statistic != "p50"  # costs are means
             ]  # fmt: skip
             ratio = of_workload[0] if of_workload else None
         elif workload == SINGLE_STREAM:  # what comparisons have of these is of single queries

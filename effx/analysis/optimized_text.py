@@ -6,7 +6,7 @@ from typing import Any
 
 from effx import formatting
 from effx.analysis.fixed_sequence import State
-from effx.analysis.optimized import Candidate, Gain, OptimizedAnswer
+from effx.analysis.optimized import TIMES, Candidate, Gain, OptimizedAnswer
 from effx.formatting import (
     fixed,
     from_to,
@@ -35,7 +35,8 @@ def text(answer: OptimizedAnswer) -> str:
 def markdown(answer: OptimizedAnswer) -> str:
     """Return the answer as a page in Markdown."""
     head, *facts = _headline(answer)
-    rows = [_COLUMNS, ["---"] * len(_COLUMNS), *(_cells(each, answer) for each in answer.candidates)]
+    columns = _columns(answer)
+    rows = [columns, ["---"] * len(columns), *(_cells(each, answer) for each in answer.candidates)]
     table = "\n".join("| " + " | ".join(row) + " |" for row in rows)
     remarks = "".join(f"- {remark}\n" for remark in answer.remarks)
     return f"# {head}\n\n" + "".join(f"- {fact}\n" for fact in facts) + f"\n{table}\n\n{remarks}"
@@ -51,7 +52,7 @@ def section(answer: OptimizedAnswer) -> dict[str, Any]:
         "tables": [
             {
                 "title": "Engines",
-                "columns": [{"label": label} for label in _COLUMNS],
+                "columns": [{"label": label} for label in _columns(answer)],
                 "rows": [_cells(each, answer) for each in answer.candidates],
             }
         ],
@@ -103,16 +104,17 @@ def _headline(answer: OptimizedAnswer) -> list[str]:
     return lines
 
 
-_COLUMNS = [
-    "engine",
-    "reduced",
-    "cost",
-    "times as cheap",
-    "score",
-    "difference, points",
-    "at least, alone",
-    "proven",
-]
+def _columns(answer: OptimizedAnswer) -> list[str]:
+    return [
+        "engine",
+        "reduced",
+        "mean time" if answer.objective in TIMES else "cost",
+        "times as cheap",
+        "score",
+        "difference, points",
+        "at least, alone",
+        "proven",
+    ]
 
 
 def _cells(candidate: Candidate, answer: OptimizedAnswer) -> list[str]:
@@ -128,8 +130,8 @@ def _cells(candidate: Candidate, answer: OptimizedAnswer) -> list[str]:
 
 
 def _table(answer: OptimizedAnswer) -> list[str]:
-    rows = [_COLUMNS, *(_cells(each, answer) for each in answer.candidates)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(_COLUMNS))]
+    rows = [_columns(answer), *(_cells(each, answer) for each in answer.candidates)]
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
     return [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
     ]
@@ -162,7 +164,7 @@ def _cost(value: float, answer: OptimizedAnswer) -> str:
         return f"{with_unit(value, unit)}{source}"
     if answer.objective == "cpu_time":
         return f"{significant(1e3 * value)} ms per example"
-    return f"{significant(1e3 * value)} ms per {_query(answer.workload)}"
+    return f"{significant(1e3 * value)} ms per {_query(answer.workload)}, on average"
 
 
 def _query(workload: Workload) -> str:

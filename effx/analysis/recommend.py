@@ -188,6 +188,7 @@ def _answer(
             *made_elsewhere(run),
             *_sessions(candidates),
             *_unsteady_host(runner_up, objective),
+            *_by_mean(run, order, objective),
             *filter(None, [majority.remark(run), batches.remark(run)]),
             *_lost(run, base, len(candidates)),
             *(f"{run.name}: gate failed: {gate.label}" for gate in run.failed_gates),
@@ -571,6 +572,34 @@ def _unsteady_host(other: RunnerUp | None, objective: Objective) -> list[str]:
                 f"compared round by round, {other.engine} takes {times(ratio.value)}x the time of this "
                 f"engine, but {times(other.ratio)}x over all rounds: the speed of the host changed; profile "
                 "both again on an idle host"
+            ]
+    return []
+
+
+def _by_mean(run: Run, proven: Sequence[Run], objective: Objective) -> list[str]:
+    """Return a remark if another engine is proven too and its mean latency is below that of the choice.
+
+    The median of an engine with early exits is that of the rows that leave early, if these are the majority;
+    it says nothing of the others.
+
+    Args:
+        run: the choice.
+        proven: the engines that meet the limits.
+        objective: by which the choice is made.
+    """
+    if objective.name != "latency":
+        return []
+    value = OBJECTIVES["latency_mean"].value
+    other = min(proven, key=lambda each: value(each) or np.inf)
+    if other is run:
+        return []
+    for ratio in comparison.compare(run, other).latency:
+        same = (ratio.scenario, ratio.statistic) == ("single-stream", "mean")
+        if same and (ratio.value if ratio.interval is None else ratio.interval[1]) < 1:
+            return [
+                f"by the mean latency {other.name} is faster: it takes {times(ratio.value)}x the time of "
+                "this engine, whose median says nothing of its slower queries; to choose by all of them, use "
+                "the objective latency_mean"
             ]
     return []
 

@@ -41,10 +41,11 @@ def command(
     """Prune heads, FFN neurons and layers of CHECKPOINT without training, to a measured speed-up.
 
     What remains of each layer is chosen so that the engine reaches the speed-up by the cost table and the
-    model's predictions change least; the remaining weights are refitted by least squares. This takes minutes
-    and uses no labels. To recover what is lost, fine-tune the result with the checkpoint as its teacher:
-    effx train finetune TASK --model PRUNED --teacher CHECKPOINT. That result can be pruned further with the
-    same table; the speed-up is always that compared with the unreduced model.
+    model's predictions change least; the remaining weights are refitted by least squares, on rows that
+    CHECKPOINT was trained on. This takes minutes and uses no labels. To recover what is lost, fine-tune the
+    result with the checkpoint as its teacher: effx train finetune TASK --model PRUNED --teacher CHECKPOINT.
+    That result can be pruned further with the same table; the speed-up is always that compared with the
+    unreduced model.
 
     \b
     effx train prune checkpoints/sst2 --costs costs/sst2.int8.onnxruntime.single.json --speedup 2

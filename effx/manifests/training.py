@@ -106,7 +106,8 @@ class TrainingRecord(Record):
     rows_digest: Digest | None = None
     """Digest of the task's complete training rows; None: unknown, or trained from a model that may have seen
     others: a checkpoint, or one that was fine-tuned elsewhere; or texts of rows that were left out were
-    learned without labels, or as rows of another task of the same training."""
+    learned without labels, or as rows of another task of the same training; or weights were refitted on them
+    when it was pruned."""
     distillation: DistillationRecord | None = None
     """None: it learned from labels alone."""
     processes: Positive = 1

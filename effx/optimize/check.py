@@ -27,6 +27,7 @@ from effx.specs.optimize import (
 )
 from effx.specs.tasks import Task
 from effx.stats import noninferiority
+from effx.stats.metrics import METRICS
 from effx.train.source import check_trainable
 
 _LEAST_EFFECTIVE = 0.95
@@ -128,7 +129,7 @@ def check(
         location = predicted_labels.label(opened, location, labelled, settings.seed)
     train, validation = (data.load(task, split, location) for split in ("train", "validation"))
     training_rows = len(train)
-    _check_rows(len(validation), settings)
+    _check_rows(len(validation), task, settings)
     known = {*train.texts}
     overlap = sum(text in known for text in validation.texts)
     different_texts = _different_texts(validation.texts)
@@ -250,8 +251,13 @@ def _different_texts(texts: Sequence[tuple[str, ...]]) -> int | None:
     return len(counts) if effective < _LEAST_EFFECTIVE * len(texts) else None
 
 
-def _check_rows(rows: int, settings: OptimizeSettings) -> None:
-    """Refuse a promise that not even equal predictions on all rows would keep."""
+def _check_rows(rows: int, task: Task, settings: OptimizeSettings) -> None:
+    """Refuse a promise that not even equal predictions on all rows would keep.
+
+    Only of metrics that are the share of correct rows is that number known before.
+    """
+    if not METRICS[task.metric].is_share:
+        return
     needed = noninferiority.rows_needed(settings.max_drop, settings.confidence)
     if rows >= needed:
         return

@@ -29,7 +29,7 @@ from effx.artifacts import Checkpoint
 from effx.costs import ONE_SHOT, Expense, united
 from effx.encoding import Encoded, Encoder, smaller_batches
 from effx.errors import UsageError
-from effx.manifests import CheckpointFacts, OneShotRecord
+from effx.manifests import CheckpointFacts, OneShotRecord, TrainingRecord
 from effx.models import checkpoints, evaluate, families, structure
 from effx.models.families.removal import linear
 from effx.models.heads import head_type
@@ -139,7 +139,8 @@ def prune(
         overwrite: replace a checkpoint of that name.
         strict: refuse a table that did not pass its check, and a speed-up that is there already; False: where
             the engine is measured anyway. Then latency is reduced if the table has no energy that adds up.
-        training: its ``limit``, ``share`` and ``seed`` say which training rows may be used; None: all.
+        training: its ``limit``, ``share`` and ``seed`` say which training rows may be used; None: those that
+            the checkpoint was trained on, or all if that is not known.
 
     Raises:
         UsageError: the checkpoint has exits, a token schedule or zeros of a lottery ticket; the table is of
@@ -168,7 +169,11 @@ def prune(
     location = data.locate(data_folder, task, opened.data)
     train = data.load(task, "train", location)
     validation = data.load(task, "validation", location)
-    able = np.arange(len(train)) if training is None else row_numbers.chosen(train, training)
+    seen = row_numbers.weights_saw(train, opened.manifest.training, task.behavior.group)
+    if training is not None:
+        able = row_numbers.chosen(train, training)
+    else:
+        able = np.arange(len(train)) if seen is None else seen
     chosen = np.random.default_rng((settings.seed, 9)).permutation(able)[: settings.rows]
     scored, fitted = np.split(chosen, [max(1, int(_SCORED_SHARE * len(chosen)))])
     if not len(fitted):
@@ -196,7 +201,7 @@ def prune(
     facts: CheckpointFacts = {
         "model": before.model,
         "seed": before.seed,
-        "training": before.training,
+        "training": _record(before.training, chosen, seen),
         "parent": opened.digest,
         "expenses": united(opened.expenses(), [expense]),
         "max_length": opened.max_length,
@@ -220,6 +225,19 @@ def prune(
     return checkpoints.save(
         model, folder, tokenizer=checkpoints.tokenizer(opened.folder), task=task, overwrite=overwrite, **facts
     )
+
+
+def _record(training: TrainingRecord, used: np.ndarray, seen: np.ndarray | None) -> TrainingRecord:
+    """Return how a checkpoint was trained, without the digest of its rows if the weights now know others.
+
+    Args:
+        training: of the checkpoint before.
+        used: numbers of the rows that the weights were fitted on and the structure chosen on.
+        seen: see :func:`effx.train.rows.weights_saw`.
+    """
+    if seen is not None and np.isin(used, seen).all():
+        return training
+    return training.model_copy(update={"rows_digest": None})
 
 
 def check_table(

@@ -74,7 +74,8 @@ def tickets(
             default: kept if its labels are the task's.
         scores: importance scores of another search, by which tickets are pruned instead: its workspace, with
             importance-sSEED.json of every seed, or one such file for all seeds.
-        teacher: a checkpoint of the task that the tickets learn from besides the labels.
+        teacher: a checkpoint of the task that the full models and the tickets learn from besides the labels.
+            It lies outside the workspace.
         executor: where cells run; None: in this process.
 
     Returns:
@@ -93,6 +94,7 @@ def tickets(
     training.check(task_name, str(model_name), data_folder, settings, head, given)
     limit = settings.finetune.training.limit
     models, folder = _workspace("tickets", task_name, model_name, out)
+    _check_teacher(teacher, folder)
     recipe = recipe_of("tickets", task_name, models, folder, data_folder, limit, head)
 
     def add(builder: CellBuilder, artifacts: Artifacts) -> None:
@@ -127,7 +129,8 @@ def lottery(
         data_folder: file or folder of the rows; default: the hub, or the demo corpus.
         settings: which tickets, and how to train.
         head: whether the model's task head is kept or replaced; default: kept if its labels are the task's.
-        teacher: a checkpoint of the task that every fine-tuning learns from besides the labels.
+        teacher: a checkpoint of the task that every fine-tuning learns from besides the labels. It lies
+            outside the workspace.
         executor: where cells run; None: in this process.
 
     Raises:
@@ -144,6 +147,7 @@ def lottery(
     suffix = "" if kind == "task" else f"-{kind}"
     limit = settings.finetune.training.limit
     models, folder = _workspace("lottery", task_name, model_name, out, suffix)
+    _check_teacher(teacher, folder)
     recipe = recipe_of("lottery", task_name, models, folder, data_folder, limit, head)
 
     def add(builder: CellBuilder, artifacts: Artifacts) -> None:
@@ -259,6 +263,18 @@ def adapt(
         adaptation_cells.add(builder, recipe.tasks[0], recipe.models, settings)
 
     return _table(done(recipe, add, executor), "adaptation")
+
+
+def _check_teacher(teacher: GivenTeacher | None, workspace: Path) -> None:
+    """Raise :class:`UsageError` if a search would replace the checkpoint that it learns from by its own.
+
+    The same command would then learn from another teacher when it is given again.
+    """
+    if teacher is not None and Path(teacher.folder).resolve().is_relative_to(workspace.resolve()):
+        raise UsageError(
+            f"the teacher {teacher.folder} lies in the workspace {workspace}, whose checkpoints this search "
+            "replaces: choose another workspace.", settings=("teacher", "out"),
+        )  # fmt: skip
 
 
 def _scores_of(path: Path, settings: TicketSearchSettings) -> dict[int, Path]:

@@ -184,7 +184,7 @@ class FurtherStage(DistilledStage):
     finetune: FinetuneSettings = FinetuneSettings()
 
 
-class TicketsFullStage(Settings):
+class TicketsFullStage(TaughtStage):
     """Fine-tune the full model of one seed of a search for tickets."""
 
     task: str
@@ -226,7 +226,7 @@ class TicketsRungStage(Settings):
     seed: int
 
 
-class TicketsStage(Settings):
+class TicketsStage(TaughtStage):
     """Write the table and the figures of a search for tickets."""
 
     task: str

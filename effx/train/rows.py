@@ -184,6 +184,26 @@ def _stopped_on(rows: Rows, training: TrainingRecord, group: Group) -> np.ndarra
     return np.sort(_order(len(rows), training.seed)[: max(1, len(rows) // 10)])
 
 
+def weights_saw(rows: Rows, training: TrainingRecord, group: Group = tuple) -> np.ndarray | None:
+    """Return the numbers of the rows that :func:`split` takes for those that decided a checkpoint's weights.
+
+    Rows that early stopping was decided on are not among them. None: the checkpoint was trained on other
+    rows, or it is not known on which.
+
+    Args:
+        rows: all training rows.
+        training: the checkpoint's manifest entry of that name.
+        group: of the task.
+    """
+    digest = training.rows_digest if _draws_are_known(training) else None
+    if digest is None or rows_digest(rows) != digest:
+        return None
+    trained = _trained(rows, training)
+    if not training.held_out_rows:
+        return trained
+    return np.delete(trained, _stopped_on(rows.take(trained), training, group))
+
+
 def _trained(rows: Rows, training: TrainingRecord) -> np.ndarray:
     """Return the numbers of the rows that a checkpoint was trained on, if ``rows`` are those it had."""
     draws = (chosen(rows, TrainingSettings.of(**draw.to_json())) for draw in draws_of(training))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -49,7 +50,8 @@ def test_the_cheapest_proven_engine_is_chosen() -> None:
     assert (result.choosing_rows, result.proving_rows) == (0, N)
     assert [each.engine for each in result.candidates] == ["third", "half", "int8", "fp32"]
     runs = {run.name: run for run in session(lost=3)}
-    ratio = comparison.compare(runs["fp32"], runs["third"]).latency[0]
+    ratio = comparison.compare(runs["fp32"], runs["third"]).latency[1]
+    assert ratio.statistic == "mean"
     chosen = result.chosen
     assert chosen is not None
     assert chosen.gain.value == pytest.approx(1 / ratio.value)
@@ -211,6 +213,29 @@ def test_a_gain_in_batches_is_of_the_mean_as_the_cost_is() -> None:
     costs = [optimized.cost(run, "latency", shape) for run in runs]
     assert costs == pytest.approx([1.0, 1.4])
     assert optimized.gain(*runs, "latency", shape).value == pytest.approx(1 / 1.4)
+
+
+def test_single_rows_cost_their_mean_whatever_most_of_them_cost() -> None:
+    """From one engine 56 % of the rows leave early; it is slower on average than one without exits."""
+    fp32, int8, half, exits = session()
+    pruned, quick = 0.0025, [0.0015] * 14 + [0.0055] * 11
+    single = exits.workloads[0]
+    blocks = [quick[number:] + quick[:number] for number in range(len(single.blocks_s))]
+    exits = replace(exits, workloads=[replace(single, blocks_s=blocks)])
+    half = reduced("half", 0.5, wrong=range(2), seconds=pruned, spread=0.0)
+    result = found([fp32, int8, half, exits])
+    assert result.engine == "half"
+    by_name = {each.engine: each for each in result.candidates}
+    assert by_name["third"].cost == pytest.approx((14 * 0.0015 + 11 * 0.0055) / 25)
+    means = [
+        sum(of_a) / len(of_a) / (sum(of_b) / len(of_b))
+        for of_a, of_b in zip(fp32.workloads[0].blocks_s, blocks, strict=True)
+    ]
+    assert by_name["third"].gain.value == pytest.approx(math.prod(means) ** (1 / len(means)))
+    text = optimized_text.text(result)
+    assert "ms per query of one row, on average" in text
+    assert "mean time" in text and "| mean time |" in optimized_text.markdown(result)
+    assert "mean time" not in optimized_text.text(found(session(lost=3), objective="size"))
 
 
 def test_a_session_without_an_unreduced_fp32_engine_is_refused() -> None:

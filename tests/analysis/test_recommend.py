@@ -492,6 +492,25 @@ def test_a_host_that_was_not_steady_is_remarked() -> None:
     assert one([FP32, INT8], "latency").remarks == []
 
 
+def test_an_engine_whose_mean_is_lower_than_that_of_the_choice_is_named() -> None:
+    """From ``exits`` 56 % of the queries leave early; ``half`` is slower than these and faster on average."""
+    half, exits = simulated_run("half", seconds=0.0025, spread=0.001), simulated_run("exits")
+    single = exits.workloads[0]
+    quick = [0.0015] * 14 + [0.0055] * 11
+    exits = replace(exits, workloads=[replace(single, blocks_s=[quick] * len(single.blocks_s))])
+    runs = [simulated_run("fp32", seconds=0.01, precision="fp32"), half, exits]
+    chosen = one(runs, "latency")
+    assert chosen.engine == "exits"
+    (remark,) = [each for each in chosen.remarks if "latency_mean" in each]
+    means = [np.mean(block) for block in half.workloads[0].blocks_s]
+    expected = np.exp(np.mean(np.log(means))) / np.mean(quick)
+    assert expected == pytest.approx(0.806, abs=5e-4)
+    assert "by the mean latency half is faster: it takes 0.81x the time of this engine" in remark
+    by_mean = one(runs, "latency_mean")
+    assert by_mean.engine == "half"
+    assert not [each for each in by_mean.remarks if "by the mean latency" in each]
+
+
 def test_results_shared_without_predictions_are_left_out_or_refused() -> None:
     """A loss cannot be tested without the predictions of every row."""
 

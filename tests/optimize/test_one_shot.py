@@ -32,8 +32,8 @@ from effx.specs.optimize import OneShotSettings
 from effx.specs.stages import OneShotStage
 from effx.specs.tasks import TASKS
 from effx.specs.tokens import TokenPruningSettings
-from effx.specs.training import TrainingSettings
-from effx.train import exits, tokens
+from effx.specs.training import FinetuneSettings, TrainingSettings
+from effx.train import exits, finetune, tokens
 from effx.train import rows as row_numbers
 from tests.models import tiny
 from tests.optimize.test_cost_table import check, cost, values
@@ -235,17 +235,24 @@ def test_milliseconds_choose_where_joules_do_not_add_up_and_engines_are_measured
         assert record.predicted_s <= 45 / 2
 
 
-def test_rows_that_the_trainings_leave_out_are_not_used(
-    checkpoint: Checkpoint, rows_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The stage of effx optimize takes the rows that the recovery is trained on: others choose later."""
-    seen: list[tuple[str, ...]] = []
+@pytest.fixture
+def used(monkeypatch: pytest.MonkeyPatch) -> set[tuple[str, ...]]:
+    """Texts that were read."""
+    seen: set[tuple[str, ...]] = set()
     encode = Encoder.__call__
 
     def watched(self: Encoder, texts: Any, *rest: Any) -> Any:
-        seen.extend(texts)
+        seen.update(tuple(text) for text in texts)
         return encode(self, texts, *rest)
 
+    monkeypatch.setattr(Encoder, "__call__", watched)
+    return seen
+
+
+def test_rows_that_the_trainings_leave_out_are_not_used(
+    checkpoint: Checkpoint, rows_folder: Path, tmp_path: Path, used: set[tuple[str, ...]]
+) -> None:
+    """The stage of effx optimize takes the rows that the recovery is trained on: others choose later."""
     (tmp_path / "c").mkdir()
     write_table(tmp_path / "c" / "costs.json", checkpoint)
     wanted = OneShotSettings(speedup=2.0, rows=1024, candidates=2, seed=3)
@@ -255,7 +262,6 @@ def test_rows_that_the_trainings_leave_out_are_not_used(
         SourceCell("costs", "c", "k", str(tmp_path)),
     )
     paths = LocalPaths(data=DataSource(str(rows_folder)))
-    monkeypatch.setattr(Encoder, "__call__", watched)
     settle.function("one-shot")(
         CellSpec(str(tmp_path), "k", "one-shot", "p", settings.to_json(), paths, CellInputs(), sources),
         tmp_path,
@@ -264,10 +270,63 @@ def test_rows_that_the_trainings_leave_out_are_not_used(
     training = TrainingSettings.of(share=0.8, limit=100, seed=3)
     trained = {train.texts[row] for row in row_numbers.chosen(train, training)}
     assert len(trained) == 80
-    assert {*seen} == trained | {*validation.texts}  # the latter for the score in the manifest
-    assert not {*seen} & {*choosing.choose(train, training, 10).texts}
+    assert used == trained | {*validation.texts}  # the latter for the score in the manifest
+    assert not used & {*choosing.choose(train, training, 10).texts}
     record = Checkpoint.open(tmp_path / "p").manifest.one_shot
     assert record is not None and record.rows == 80
+
+
+@pytest.mark.parametrize("stopped_early", [False, True])
+def test_rows_that_exits_take_for_unseen_were_not_fitted_on(
+    encoders: dict[str, Path], rows_folder: Path, tmp_path: Path, used: set[tuple[str, ...]],
+    stopped_early: bool,
+) -> None:  # fmt: skip
+    """Rows beyond a limit, or those that early stopping was decided on, are held out for exits."""
+    rows = {"patience": 1} if stopped_early else {"limit": 100}
+    settings = FinetuneSettings.of(epochs=0.2, max_length=32, lr=1e-3, **rows)
+    given: dict[str, Any] = {"out": tmp_path, "data_folder": str(rows_folder)}
+    trained = finetune("sst2", encoders["bert"], name="trained", settings=settings, **given)
+    table = CostTable.read(write_table(tmp_path / "costs.json", trained))
+    used.clear()
+    wanted = OneShotSettings(speedup=2.0, candidates=2)
+    pruned = one_shot.prune(trained.folder, table, wanted, name="pruned", **given)
+    train = data.load(pruned.task, "train", rows_folder)
+    fitted = {row for row, text in enumerate(train.texts) if text in used}
+    quick = EarlyExitSettings.of(epochs=0.2, batch_size=8)
+    ramps = exits.train(pruned.folder, name="ramps", settings=quick, **given)
+    record = ramps.manifest.exits
+    assert record is not None and record.calibration.seen_in_training is False
+    _, held, _ = row_numbers.split(train, pruned.manifest.training, quick.training)
+    assert len(held) == record.calibration.rows > 0
+    assert fitted and not fitted & {*held.tolist()}
+    assert pruned.manifest.training == trained.manifest.training
+
+
+def test_it_is_unknown_what_was_seen_if_other_rows_were_fitted_on(
+    encoders: dict[str, Path], rows_folder: Path, tmp_path: Path
+) -> None:
+    """Rows that are named, and rows of another folder, may be among those that are held out later."""
+    settings = FinetuneSettings.of(epochs=0.2, max_length=32, lr=1e-3, limit=100)
+    given: dict[str, Any] = {"out": tmp_path, "data_folder": str(rows_folder)}
+    trained = finetune("sst2", encoders["bert"], name="trained", settings=settings, **given)
+    table = CostTable.read(write_table(tmp_path / "costs.json", trained))
+    others = tmp_path / "others"
+    for split in ("train", "validation"):
+        lines = (rows_folder / f"{split}.jsonl").read_text().splitlines(keepends=True)
+        others.mkdir(exist_ok=True)
+        (others / f"{split}.jsonl").write_text("".join(reversed(lines)))
+    wanted = OneShotSettings(speedup=2.0, candidates=2)
+    quick = EarlyExitSettings.of(epochs=0.2, batch_size=8)
+    for name, changes in (
+        ("named", {"training": TrainingSettings.of(limit=160)}), ("elsewhere", {"data_folder": str(others)}),
+    ):  # fmt: skip
+        pruned = one_shot.prune(trained.folder, table, wanted, name=name, **{**given, **changes})
+        assert pruned.manifest.training.rows_digest is None
+        record = exits.train(pruned.folder, name=f"{name}-e", settings=quick, **given).manifest.exits
+        assert record is not None and record.calibration.seen_in_training is None
+    within = TrainingSettings.of(limit=80)
+    pruned = one_shot.prune(trained.folder, table, wanted, name="within", training=within, **given)
+    assert pruned.manifest.training == trained.manifest.training
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -29,6 +30,7 @@ from effx.host import locks
 from effx.models import evaluate, load, pretrained, structure
 from effx.recipe import sweeps
 from effx.recipe.execute.store import CellRecord, CellStore
+from effx.specs.distillation import DistillationSettings, GivenTeacher
 from effx.specs.heads import HeadSettings
 from effx.specs.levels import Level
 from effx.specs.presets import preset
@@ -162,6 +164,39 @@ def test_tickets_are_pruned_by_the_scores_of_another_search(
         assert run_command([*base, "--scores", str(scores)]) == 2
         assert message in " ".join(capsys.readouterr().err.split())
     assert not (tmp_path / "x").exists()
+
+
+def test_full_models_have_the_teacher_of_the_tickets_and_the_table_names_it(
+    swept: tuple[Path, dict], encoders: dict[str, Path], rows_folder: Path, tmp_path: Path
+) -> None:
+    """The teacher is a full model of a search without one; it must not be replaced by this search."""
+    folder, before = swept
+    teacher = Checkpoint.open(folder / "checkpoints" / "sst2-bert-full-s0")
+    learned = DistillationSettings(temperature=4.0)
+    given: dict[str, Any] = {
+        "data_folder": rows_folder,
+        "settings": QUICK.replace(levels=(Level(40),), kinds=("winning",), seeds=1),
+        "teacher": GivenTeacher(str(teacher.folder), teacher.digest, learned),
+    }
+    with pytest.raises(UsageError, match="lies in the workspace .*, whose checkpoints this search replaces"):
+        sweeps.tickets("sst2", encoders["bert"], out=folder, **given)
+    with pytest.raises(UsageError, match="lies in the workspace"):
+        sweeps.lottery(
+            "sst2", encoders["bert"], out=folder, data_folder=rows_folder, teacher=given["teacher"]
+        )
+    assert Checkpoint.open(teacher.folder).digest == teacher.digest
+    table = sweeps.tickets("sst2", encoders["bert"], out=tmp_path / "w", **given)
+    for name in ("full", "winning40"):
+        trained = Checkpoint.open(tmp_path / "w" / "checkpoints" / f"sst2-bert-{name}-s0")
+        record = trained.manifest.training.distillation
+        assert record is not None and record.teacher_digest == teacher.digest
+    assert before["teacher"] is None
+    assert table["teacher"] == {
+        "name": "sst2-bert-full-s0", "digest": teacher.digest, "settings": learned.to_json(),
+    }  # fmt: skip
+    page = (tmp_path / "w" / "table.md").read_text()
+    assert f"learned from the teacher sst2-bert-full-s0 ({teacher.digest[:8]})" in page
+    assert "teacher" not in (folder / "table.md").read_text()
 
 
 def test_one_ticket_alone_equals_that_of_the_search(

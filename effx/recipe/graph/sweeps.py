@@ -81,7 +81,7 @@ def add_search(
         artifacts: id of a cell -> its output folder.
         views: folder of the workspace for links to checkpoints and table; default: ``tickets/TASK-MODEL``.
         scores: seed -> file of scores by which tickets are pruned; None: by those of the full models.
-        teacher: what every ticket learns from besides the labels; the full models have none.
+        teacher: what full models and tickets learn from besides the labels.
     """
     search = _Search(builder, task, model, settings, views, scores, teacher)
     if settings.search == "halving":
@@ -103,13 +103,16 @@ class _Search:
         scores: Mapping[int, Path] | None,
         teacher: GivenTeacher | None,
     ) -> None:
-        self._scores, self._teacher = scores, teacher
+        self._scores, self._taught = scores, lottery.taught(teacher)
         self._builder, self._task, self._model, self._settings = builder, task, model, settings
         self._stem = joined(task.name, model.label)
         folder = f"tickets/{self._stem}" if views is None else views
+        paths = data_paths(task, model)
+        if teacher is not None:
+            paths = replace(paths, teacher=str(Path(teacher.folder).resolve()))
         self._folder = f"{folder}/" if folder else ""
         self._options: dict[str, Any] = {
-            "local_paths": data_paths(task, model),
+            "local_paths": paths,
             "rows": builder.rows(task),
             "model": builder.digests.model(model.source),
             "group": model.label,
@@ -155,7 +158,9 @@ class _Search:
         pruning = self._settings.pruning
         full = self._builder.add(
             "tickets-full", self._full_name(seed),
-            TicketsFullStage(task=self._task.name, head=self._model.head, finetune=finetune),
+            TicketsFullStage(
+                task=self._task.name, head=self._model.head, finetune=finetune, **self._taught
+            ),
             **self._options, work=self._work, keep=self._settings.keep != "none",
             view=f"{self._folder}checkpoints/{{name}}",
         )  # fmt: skip
@@ -182,17 +187,14 @@ class _Search:
         known = next((c for c in self._builder.cells if c.stage == "ticket" and c.name == name), None)
         if known is not None:
             return known
-        paths: LocalPaths = self._options["local_paths"]
-        if self._teacher is not None:
-            paths = replace(paths, teacher=str(Path(self._teacher.folder).resolve()))
         is_kept = self._settings.keep == "all" or (self._settings.keep == "winning" and kind == WINNING)
         return self._builder.add(
             "ticket", name,
             TicketStage(
                 task=self._task.name, head=self._model.head, ticket=self._settings.ticket(level, kind, seed),
-                **lottery.taught(self._teacher),
+                **self._taught,
             ),
-            **{**self._options, "local_paths": paths},
+            **self._options,
             sources=(f"tickets-scores {self._full_name(seed)}",), pause_at=pause_at,
             keep=is_kept and pause_at is None, work=self._work,
             view=f"{self._folder}checkpoints/{{name}}",
@@ -221,7 +223,7 @@ class _Search:
         stage = TicketsStage(
             task=self._task.name, model=self._model.label, grid_steps=grid_steps,
             tickets=self._settings.replace(keep="all"),  # keep does not change the table
-            scores_given=self._scores is not None,
+            scores_given=self._scores is not None, **self._taught,
         )  # fmt: skip
         self._builder.add(
             "tickets", self._stem, stage, **{**self._options, "model": None},

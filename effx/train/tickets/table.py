@@ -38,6 +38,7 @@ def build(
     *,
     grid_steps: int | None = None,
     scores_of: Sequence[str] | None = None,
+    teacher: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return the table.
 
@@ -51,9 +52,12 @@ def build(
         grid_steps: for successive halving, the maximum optimizer steps of the complete grid; None: the
             search is a grid.
         scores_of: tasks whose scores decided what is pruned; None: those of the full models of this search.
+        teacher: name, digest and settings of distillation of the checkpoint that full models and tickets
+            learned from besides the labels; None: there was none.
 
     Returns:
-        schema, task, model, metric, metrics, seeds, settings, scores_of, rows (numbers of validation rows),
+        schema, task, model, metric, metrics, seeds, settings, scores_of, teacher,
+        rows (numbers of validation rows),
         cells[checkpoint, kind, level, seed, steps, parameters, weight_remaining, removed,
         scores{part: {metric}}],
         summary[kind, level, n, weight_remaining, removed, scores{part: {metric: {mean, std, low, high, n}}}],
@@ -94,6 +98,7 @@ def build(
             key: value for key, value in settings.to_json().items() if key not in ("levels", "kinds", "keep")
         },
         "scores_of": None if scores_of is None else list(scores_of),
+        "teacher": None if teacher is None else dict(teacher),
         "rows": {part: len(rows) for part, rows in parts.items()},
         "cells": cells,
         "summary": [_summary(list(task.metrics), group) for group in groups.values()],
@@ -267,6 +272,11 @@ def remarks(value: dict[str, Any]) -> list[str]:
         lines.append(
             f"Tickets are pruned by importance scores of {', '.join(value['scores_of'])}, not by those of "
             "the full models of this search."
+        )
+    if teacher := value["teacher"]:
+        lines.append(
+            f"Full models and tickets learned from the teacher {teacher['name']} ({teacher['digest'][:8]}): "
+            "differences between them are not the gain of distillation."
         )
     if best := value["super"]:
         test = "no test of one seed" if seeds == 1 else f"paired t-test over {seeds} seeds"

@@ -46,6 +46,7 @@ def run(cell: CellSpec, out: Path) -> StageOutput:
         rungs,
         grid_steps=settings.grid_steps,
         scores_of=_scored_tasks(cell) if settings.scores_given else None,
+        teacher=_teacher(cell, settings),
     )
     folder.mkdir()
     table.write(folder, value)
@@ -63,6 +64,18 @@ def run(cell: CellSpec, out: Path) -> StageOutput:
     return StageOutput(
         None, "no winning tickets" if best is None else f"super ticket at level {best['level']}"
     )
+
+
+def _teacher(cell: CellSpec, settings: TicketsStage) -> dict[str, Any] | None:
+    """Return the teacher of the full models and tickets, for the table."""
+    if settings.teacher_digest is None:
+        return None
+    assert cell.local_paths.teacher is not None
+    return {
+        "name": Path(cell.local_paths.teacher).name,
+        "digest": settings.teacher_digest,
+        "settings": settings.distillation.to_json(),
+    }
 
 
 def _cost(results: Sequence[TicketResult], rungs: Sequence[RungDecision]) -> dict[str, Any]:

@@ -17,7 +17,13 @@ def run(cell: CellSpec, out: Path) -> StageOutput:
 
     settings = common.settings(cell, TicketsFullStage)
     checkpoint = finetuned(
-        cell, out, settings.task, settings.finetune, keep_predictions=True, head=settings.head
+        cell,
+        out,
+        settings.task,
+        settings.finetune,
+        keep_predictions=True,
+        head=settings.head,
+        distillation=common.given_distillation(cell, settings),
     )
     result = TicketResult.of(checkpoint, FULL, None, settings.finetune.training.seed)
     files.write_json(out / common.RESULT, result.to_json())
