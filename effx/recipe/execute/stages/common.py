@@ -5,17 +5,13 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from effx import progress
 from effx.artifacts import Checkpoint
 from effx.errors import ArtifactError
 from effx.recipe.execute.protocol import CellSpec
 from effx.specs.settings import Settings
-from effx.specs.stages import DistilledStage, TaughtStage
-
-if TYPE_CHECKING:
-    from effx.train.distillation import Distillation
 
 S = TypeVar("S", bound=Settings)
 RESULT = "result.json"
@@ -54,32 +50,6 @@ def pretrained(cell: CellSpec) -> str | Path:
     if cell.local_paths.model is None:
         raise ArtifactError(f"{cell.id}: the recipe has no pretrained model for this cell.")
     return cell.local_paths.model
-
-
-def distillation(cell: CellSpec, settings: DistilledStage) -> Distillation | None:
-    """Return the teacher of a cell's training, and what is learned from it."""
-    if settings.teacher is None:
-        return None
-    from effx.train.distillation import Distillation
-
-    source = next(source for source in cell.sources if source.name == settings.teacher)
-    return Distillation(source.artifact, settings.distillation)
-
-
-def given_distillation(cell: CellSpec, settings: TaughtStage) -> Distillation | None:
-    """Return the teacher that the user gave to a sweep, and what is learned from it.
-
-    Raises:
-        ArtifactError: it is another checkpoint than when the sweep was planned.
-    """
-    if settings.teacher_digest is None:
-        return None
-    from effx.train.distillation import Distillation
-
-    assert cell.local_paths.teacher is not None
-    if Checkpoint.open(cell.local_paths.teacher).digest != settings.teacher_digest:
-        raise ArtifactError(f"{cell.local_paths.teacher} has changed since the search was planned.")
-    return Distillation(cell.local_paths.teacher, settings.distillation)
 
 
 def checkpoint(cell: CellSpec) -> Path:
