@@ -397,7 +397,8 @@ class StageSpec:
     name: str
     settings: type[Settings]
     code: tuple[str, ...]
-    """Modules that decide the result, with all that they import; globs relative to the package."""
+    """Modules that decide the result, with all that they import; globs relative to the package. The stage's
+    own function is always one."""
     packages: tuple[str, ...]
     """Distributions whose versions decide the result."""
     follows: tuple[str, ...] = ()
@@ -494,7 +495,7 @@ _ROWS = (
         ),
     ),
     StageSpec(
-        "multitask-checkpoint", MultitaskCheckpointStage, ("artifacts.py",), (), follows=("multitask",),
+        "multitask-checkpoint", MultitaskCheckpointStage, (), (), follows=("multitask",),
         view="checkpoints/{name}", shares_process=True,
     ),
     _training(
@@ -525,7 +526,7 @@ _ROWS = (
         follows=("adapt",),
     ),
     StageSpec(
-        "given", GivenStage, ("artifacts.py",), (), view="checkpoints/{name}", shares_process=True,
+        "given", GivenStage, (), (), view="checkpoints/{name}", shares_process=True,
     ),
     StageSpec(
         "costs", CostsStage, ("optimize/measure_costs.py",),
@@ -551,7 +552,7 @@ _ROWS = (
         code_of_backend=("engines/{engine}.py",), code_of_meter=("meters/{meter}.py",),
     ),
     StageSpec(
-        "fastest", FastestStage, ("artifacts.py",), (), follows=("export",), any_source=True,
+        "fastest", FastestStage, (), (), follows=("export",), any_source=True,
         shares_process=True,
     ),
     StageSpec(
@@ -559,12 +560,12 @@ _ROWS = (
         follows=("export",), any_source=True, code_of_backend=("engines/{engine}.py",),
     ),
     StageSpec(
-        "answer", AnswerStage, ("analysis/optimized.py",), ("numpy", "scipy"),
+        "answer", AnswerStage, ("analysis/optimized.py", "formatting.py"), ("numpy", "scipy"),
         follows=("profile", "choosing"), view="answer", shares_process=True,
     ),
     StageSpec(
-        "report", ReportStage, ("report/__init__.py", "report/*.py"), ("matplotlib", "numpy"),
-        follows=("profile", "answer"), view="report", any_source=True,
+        "report", ReportStage, ("report/__init__.py", "report/*.py", "formatting.py"),
+        ("matplotlib", "numpy"), follows=("profile", "answer"), view="report", any_source=True,
         assets=("report/assets/*", "report/templates/*"),
     ),
 )  # fmt: skip

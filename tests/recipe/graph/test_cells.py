@@ -28,6 +28,8 @@ TRAINING = {
     "one-shot", "pretrain", "prune", "recovery", "ticket", "tickets-full", "tickets-scores", "tokens",
 }  # fmt: skip
 """Stages that train or score weights."""
+TABLES = {"adaptation", "lottery-table", "tickets", "transfer-table"}
+"""Stages that write a sweep's table and figures."""
 RECIPE = """
 tasks: {{sst2: {{data: {data}, limit: 40}}}}
 models: {{tiny: {model}}}
@@ -276,6 +278,9 @@ def code_of_stages(folder: Path, *, backend: str = "onnxruntime", meter: str = "
         ("specs/backends.py", 'layer_taps="torch"', "layer_taps=None", set()),
         ("recipe/execute/stages/ticket.py", "", "MORE = 1", {"ticket"}),
         ("files.py", "", "MORE = 1", set()),
+        ("formatting.py", "", "MORE = 1", {"answer", "report"}),
+        ("train/understood.py", "", "MORE = 1", set()),
+        ("recipe/execute/stages/drawing.py", "", "MORE = 1", TABLES),
         ("cli/__init__.py", "", "MORE = 1", set()),
     ],
 )

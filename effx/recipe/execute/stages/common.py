@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeVar
 
-from effx import progress
 from effx.artifacts import Checkpoint
 from effx.errors import ArtifactError
 from effx.recipe.execute.protocol import CellSpec
@@ -33,14 +31,6 @@ RUNG = "rung.json"
 def settings(cell: CellSpec, kind: type[S]) -> S:
     """Return a cell's settings as its stage's type."""
     return kind.of(**cell.settings)
-
-
-def can_draw(what: str) -> bool:
-    """Return whether matplotlib is installed; if not, say that there is no ``what``."""
-    if importlib.util.find_spec("matplotlib") is not None:
-        return True
-    progress.say(f"no {what}: matplotlib is not installed. Run: pip install 'effx[report]'")
-    return False
 
 
 def pretrained(cell: CellSpec) -> str | Path:
