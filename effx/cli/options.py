@@ -427,9 +427,3 @@ def against_baseline(checkpoint: Checkpoint) -> str:
     if baseline is None or checkpoint.manifest.metrics[checkpoint.task.metric] > baseline.score:
         return ""
     return f"; this is not better than always predicting {baseline.answer} ({baseline.score:.4f})"
-
-
-def scores(checkpoint: Checkpoint, values: Mapping[str, float] | None = None) -> str:
-    """Return the task's metrics in ``values``, default the checkpoint's, as text."""
-    shown = checkpoint.manifest.metrics if values is None else values
-    return ", ".join(f"{metric} {shown[metric]:.4f}" for metric in checkpoint.task.metrics)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeVar
 
-from effx.artifacts import Checkpoint
 from effx.errors import ArtifactError
 from effx.recipe.execute.protocol import CellSpec
 from effx.specs.settings import Settings
@@ -46,9 +44,3 @@ def checkpoint(cell: CellSpec) -> Path:
     """Return the checkpoint that a cell reads."""
     source = next(source for source in cell.sources if source.stage != "pretrain")
     return source.artifact
-
-
-def scores(checkpoint: Checkpoint, values: Mapping[str, float] | None = None) -> str:
-    """Return the metrics of a checkpoint's task as one line; ``values``: default, those in its manifest."""
-    shown = checkpoint.manifest.metrics if values is None else values
-    return ", ".join(f"{metric} {shown[metric]:.4f}" for metric in checkpoint.task.metrics)

@@ -27,4 +27,4 @@ def run(cell: CellSpec, out: Path) -> StageOutput:
     assert checkpoint.manifest.exits is not None
     measured = checkpoint.manifest.exits.validation
     note = f"{measured.mean_depth:.2f} of {measured.layers} layers"
-    return StageOutput(checkpoint.digest, f"{common.scores(checkpoint, measured.scores)}, {note}")
+    return StageOutput(checkpoint.digest, f"{checkpoint.scores_text(measured.scores)}, {note}")

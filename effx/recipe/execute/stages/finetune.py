@@ -24,7 +24,7 @@ def run(cell: CellSpec, out: Path) -> StageOutput:
         head=settings.head,
         distillation=teachers.distillation(cell, settings),
     )
-    return StageOutput(checkpoint.digest, common.scores(checkpoint))
+    return StageOutput(checkpoint.digest, checkpoint.scores_text())
 
 
 def finetuned(cell: CellSpec, out: Path, task: str, settings: FinetuneSettings, **options: Any) -> Checkpoint:

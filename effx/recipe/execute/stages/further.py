@@ -23,4 +23,4 @@ def run(cell: CellSpec, out: Path) -> StageOutput:
         settings=settings.finetune,
         distillation=teachers.distillation(cell, settings),
     )
-    return StageOutput(checkpoint.digest, common.scores(checkpoint))
+    return StageOutput(checkpoint.digest, checkpoint.scores_text())

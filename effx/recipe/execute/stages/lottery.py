@@ -51,4 +51,4 @@ def run(cell: CellSpec, out: Path) -> StageOutput:
     )
     result = LotteryResult.of(checkpoint, settings.percent)
     files.write_json(out / common.RESULT, asdict(result))
-    return StageOutput(checkpoint.digest, f"{common.scores(checkpoint)}, {result.zeros:.0%} zeros")
+    return StageOutput(checkpoint.digest, f"{checkpoint.scores_text()}, {result.zeros:.0%} zeros")

@@ -26,4 +26,4 @@ def run(cell: CellSpec, out: Path) -> StageOutput:
         distillation=teachers.distillation(cell, settings),
     )
     remaining = f"{checkpoint.manifest.weight_remaining:.0%} of the weights"
-    return StageOutput(checkpoint.digest, f"{common.scores(checkpoint)}, {remaining}")
+    return StageOutput(checkpoint.digest, f"{checkpoint.scores_text()}, {remaining}")

@@ -42,5 +42,5 @@ def run(cell: CellSpec, out: Path) -> StageOutput:
     result = TicketResult.of(checkpoint, ticket.kind, ticket.level, seed, cell.pause_at)
     files.write_json(out / common.RESULT, result.to_json())
     return StageOutput(
-        checkpoint.digest, f"{common.scores(checkpoint)}, {result.weight_remaining:.0%} of the weights"
+        checkpoint.digest, f"{checkpoint.scores_text()}, {result.weight_remaining:.0%} of the weights"
     )

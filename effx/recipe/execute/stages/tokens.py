@@ -28,5 +28,5 @@ def run(cell: CellSpec, out: Path) -> StageOutput:
     measured = checkpoint.manifest.tokens.validation
     share = sum(measured.kept) / len(measured.kept)
     return StageOutput(
-        checkpoint.digest, f"{common.scores(checkpoint, measured.scores)}, {share:.0%} of the tokens"
+        checkpoint.digest, f"{checkpoint.scores_text(measured.scores)}, {share:.0%} of the tokens"
     )
