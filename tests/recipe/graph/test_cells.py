@@ -278,7 +278,7 @@ def code_of_stages(folder: Path, *, backend: str = "onnxruntime", meter: str = "
         ("specs/backends.py", 'layer_taps="torch"', "layer_taps=None", set()),
         ("recipe/execute/stages/ticket.py", "", "MORE = 1", {"ticket"}),
         ("files.py", "", "MORE = 1", set()),
-        ("formatting.py", "", "MORE = 1", {"answer", "report"}),
+        ("formatting.py", "", "MORE = 1", {"answer", "report", *TABLES}),
         ("train/understood.py", "", "MORE = 1", set()),
         ("recipe/execute/stages/drawing.py", "", "MORE = 1", TABLES),
         ("cli/__init__.py", "", "MORE = 1", set()),
