@@ -44,12 +44,12 @@ class EarlyExitSettings(Settings):
     consecutive-entropy: several consecutive ramps have an entropy below the threshold."""
     depth: Positive | None = None
     """Calibrate the threshold so that a row runs through at most this many layers on average. Excludes
-    max_drop."""
+    `max_drop`."""
     max_drop: Loss | None = None
     """Calibrate the threshold so that the task's metric loses at most this much compared with no exits,
-    proven on held-out rows; 0.01 or 1% is one percentage point. Default: 0.01, unless depth is set."""
+    proven on held-out rows; 0.01 or 1% is one percentage point. Default: 0.01, unless `depth` is set."""
     confidence: Confidence = 0.95
-    """Confidence of the proof that the loss is at most max_drop (one-sided)."""
+    """Confidence of the proof that the loss is at most `max_drop` (one-sided)."""
     epochs: Positive = 3.0
     """Passes over the training rows."""
     training: TrainingSettings = TrainingSettings()

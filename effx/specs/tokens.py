@@ -44,7 +44,7 @@ class TokenPruningSettings(Settings):
     """Scale the learned schedule so that the task's metric loses at most this much compared with all tokens,
     proven on held-out rows; 0.01 or 1% is one percentage point."""
     confidence: Confidence = 0.95
-    """Confidence of the proof that the loss is at most max_drop (one-sided)."""
+    """Confidence of the proof that the loss is at most `max_drop` (one-sided)."""
     penalty: NotNegative = 0.3
     """Weight of the penalty on remaining tokens while the schedule is learned; a higher one keeps fewer
     tokens."""
