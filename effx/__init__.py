@@ -1,4 +1,4 @@
-"""effx: which reduction of this encoder gives the most accuracy per joule and millisecond here?
+"""effx: find the cheapest way to run a BERT-class encoder on the hardware you deploy on.
 
     train -> checkpoints/NAME/ -> export -> engines/NAME/ -> profile -> results/ID.json -> report
 

@@ -240,6 +240,11 @@ class Checkpoint(_Artifact[CheckpointManifest]):
         )
         return united(before, [training])
 
+    def scores_text(self, values: Mapping[str, float] | None = None) -> str:
+        """Return the metrics of the task as one line; ``values``: default, those in the manifest."""
+        shown = self.manifest.metrics if values is None else values
+        return ", ".join(f"{metric} {shown[metric]:.4f}" for metric in self.task.metrics)
+
 
 class Engine(_Artifact[EngineManifest]):
     """A built variant of a checkpoint for one backend and device."""

@@ -1,4 +1,4 @@
-"""Format numbers for people: the only module that decides on units, digits and signs.
+"""Format numbers and tables for people: the only module that decides on units, digits and signs.
 
 Results hold SI units (seconds, joules, bytes). Terminal, tables, figures and the report's page show
 them in milliseconds, millijoules and MiB, with three significant digits. The page formats with
@@ -7,8 +7,10 @@ them in milliseconds, millijoules and MiB, with three significant digits. The pa
 
 from __future__ import annotations
 
+import csv
+import io
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Context, Decimal
 
@@ -197,3 +199,21 @@ def _decimals(exponent: int, digits: int) -> int:
 def not_a_formula(cell: Cell) -> Cell:
     """Return a cell that a spreadsheet does not run: names come from files of others."""
     return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA) else cell
+
+
+def csv_text(head: Sequence[str], rows: Iterable[Sequence[Cell]]) -> str:
+    """Return a table as CSV with all digits; missing values are empty, and no cell is a formula."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow([not_a_formula(name) for name in head])
+    writer.writerows([["" if cell is None else not_a_formula(cell) for cell in row] for row in rows])
+    return out.getvalue()
+
+
+def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a table as Markdown, without a newline at its end; names may contain ``|`` and newlines."""
+    return "\n".join([_markdown_row(head), "|" + "---|" * len(head), *map(_markdown_row, rows)])
+
+
+def _markdown_row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(" ".join(cell.split()).replace("|", r"\|") for cell in cells) + " |"

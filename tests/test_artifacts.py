@@ -278,3 +278,9 @@ def test_a_manifest_that_is_a_link_is_not_ignored(mock_engine: Path) -> None:
     assert Engine.is_at(mock_engine)
     with pytest.raises(ArtifactError, match=r"engine\.json"):
         Engine.open(mock_engine)
+
+
+def test_the_scores_of_a_checkpoint_are_its_tasks_metrics_in_order(checkpoint: Checkpoint) -> None:
+    assert checkpoint.task.metrics == ("accuracy",)
+    assert checkpoint.scores_text() == f"accuracy {round(checkpoint.manifest.metrics['accuracy'], 4):.4f}"
+    assert checkpoint.scores_text({"f1": 0.5, "accuracy": 0.25}) == "accuracy 0.2500"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import csv
+import io
+
 import pytest
 
 from effx import formatting
@@ -81,3 +84,19 @@ def test_ratios_have_two_decimals_or_three_digits() -> None:
         "12.3",
         "0.0123",
     ]
+
+
+def test_tables_as_csv_and_markdown_are_read_back() -> None:
+    head, rows = ["name", "-share"], [["=1+1", 1 / 3], ["a, b|c\nd", None], ["e", True], ["f", -2]]
+    read = list(csv.reader(io.StringIO(formatting.csv_text(head, rows))))
+    assert read == [
+        ["name", "'-share"],
+        ["'=1+1", repr(1 / 3)],
+        ["a, b|c\nd", ""],
+        ["e", "True"],
+        ["f", "-2"],
+    ]
+    texts = [["a, b|c\nd", "0.5"], ["", "x"]]
+    assert formatting.markdown_table(["name", "a|b"], texts).splitlines() == [
+        r"| name | a\|b |", "|---|---|", r"| a, b\|c d | 0.5 |", "|  | x |",
+    ]  # fmt: skip

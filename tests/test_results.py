@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 from effx import results
 from effx.errors import ArtifactError
 from effx.host.identity import Host
-from effx.results import FailedEngineRecord, Failure, latency_summary
+from effx.results import FailedEngineRecord, Failure, WorkloadResult, latency_summary
 from effx.stats.metrics import METRICS
 from tests.analysis import simulated_results
 
@@ -459,3 +460,11 @@ def test_percentiles_are_refused_below_their_counts() -> None:
     assert latency_summary([[0.1] * 64])["p90"] == 0.1
     assert latency_summary([[0.1] * 661])["p99"] is None
     assert latency_summary([[number / 1000 for number in range(662)]])["p99"] == 0.655
+
+
+def test_the_documented_schema_has_every_field_of_a_workload() -> None:
+    text = (ROOT / "docs/architecture.md").read_text()
+    (schema,) = re.findall(r"^- `results/ID\.json`.*?(?=^- )", text, re.MULTILINE | re.DOTALL)
+    (workload,) = re.findall(r"workloads\[\{.*?\}\], memory", schema, re.DOTALL)
+    written = {*first(result()), *(field.name for field in fields(WorkloadResult))}
+    assert [name for name in sorted(written) if re.search(rf"\b{name}\b", workload) is None] == []

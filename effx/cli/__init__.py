@@ -112,7 +112,7 @@ class LazyGroup(click.Group):
 @click.version_option(effx.__version__, prog_name="effx")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def cli(debug: bool) -> None:
-    """Find the reduction of a BERT-class encoder with the most accuracy per joule and millisecond.
+    """Find the cheapest way to run a BERT-class encoder on the hardware you deploy on.
 
     Train, reduce, export, then measure the engines on this machine.
 

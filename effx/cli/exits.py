@@ -68,9 +68,9 @@ def command(
     threshold = "" if rule.threshold is None else f" {rule.threshold:.4g}"
     patience = f", {rule.patience} in a row" if rule.patience > 1 else ""
     line = (
-        f"{rule.name}{threshold}{patience}: {options.scores(trained, measured.scores)} at "
+        f"{rule.name}{threshold}{patience}: {trained.scores_text(measured.scores)} at "
         f"{measured.mean_depth:.2f} of {measured.layers} layers on average; without exits "
-        f"{options.scores(trained, without)}, on {manifest.validation_rows} validation rows"
+        f"{trained.scores_text(without)}, on {manifest.validation_rows} validation rows"
     )
     if proof is not None and proof.proven:
         line += (

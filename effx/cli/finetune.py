@@ -74,6 +74,6 @@ def command(
         distillation=distillation,
     )
     rows = checkpoint.manifest.validation_rows
-    line = f"{options.scores(checkpoint)} on {rows} validation rows{options.against_baseline(checkpoint)}"
+    line = f"{checkpoint.scores_text()} on {rows} validation rows{options.against_baseline(checkpoint)}"
     if distributed.is_first():
         options.show(checkpoint, as_json, line)

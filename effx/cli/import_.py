@@ -55,7 +55,7 @@ def command(
     )
     metrics, rows = checkpoint.manifest.metrics, checkpoint.manifest.validation_rows
     if metrics:
-        line = f"{options.scores(checkpoint, metrics)} on {rows} validation rows"
+        line = f"{checkpoint.scores_text(metrics)} on {rows} validation rows"
     else:
         line = f"not scored: the {rows} rows have no labels"
     options.show(checkpoint, as_json, line)

@@ -79,6 +79,6 @@ def command(
         manifest = checkpoint.manifest
         assert manifest.sparsity is not None
         zeros = f"{manifest.sparsity.share:.0%} zeros"
-        line = f"{zeros}, {options.scores(checkpoint)} on {manifest.validation_rows} validation rows"
+        line = f"{zeros}, {checkpoint.scores_text()} on {manifest.validation_rows} validation rows"
         options.show(checkpoint, False, line)
     click.echo(markdown(found.table).rstrip())

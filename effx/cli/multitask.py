@@ -96,7 +96,7 @@ def command(
         options.show(
             checkpoint,
             False,
-            f"{options.scores(checkpoint)} on {rows} validation rows{options.against_baseline(checkpoint)}",
+            f"{checkpoint.scores_text()} on {rows} validation rows{options.against_baseline(checkpoint)}",
         )
     shared = written[0].manifest.shared
     assert shared is not None

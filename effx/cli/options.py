@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import math
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -32,14 +33,17 @@ def of(
     """Add an option for every setting of ``cls``, except those in ``without``.
 
     Name, type, choices, range, default and help are those of the field; ``defaults`` has this command's
-    defaults by setting, where they differ.
+    defaults by setting, where they differ. A help text names other settings in backticks, `max_drop`, which
+    become options.
     """
 
     def add(function: F) -> F:
         leaves = [leaf for leaf in settings.leaves(cls) if leaf.name not in without]
+        flags = {leaf.name: _flag(leaf) for leaf in leaves}
         for leaf in reversed(leaves):
             default = (defaults or {}).get(leaf.name, leaf.field.get_default())
-            function = _option(leaf, cls.NOTES.get(leaf.name, ""), default)(function)
+            text = f"{leaf.field.description or ''} {cls.NOTES.get(leaf.name, '')}"
+            function = _option(leaf, _with_flags(text, flags), default)(function)
         return function
 
     return add
@@ -78,20 +82,28 @@ def of_setting(setting: str) -> str:
     return names(click.get_current_context().command)[setting]
 
 
-def _option(leaf: Leaf, note: str, default: Any) -> Callable[[F], F]:
+def _flag(leaf: Leaf) -> str:
+    """Return the option of a setting: its name without the unit."""
+    parsed = settings.grammar(leaf.field)
+    name = leaf.name.removesuffix(parsed.suffix) if isinstance(parsed, Quantity) else leaf.name
+    return f"--{name.replace('_', '-')}"
+
+
+def _with_flags(text: str, flags: Mapping[str, str]) -> str:
+    """Return a help text on one line; settings in it, which are in backticks, become options."""
+    named = re.sub(r"(?<!`)`(\w+)`(?!`)", lambda match: flags.get(match[1], match[0]), text)
+    return " ".join(named.split())
+
+
+def _option(leaf: Leaf, text: str, default: Any) -> Callable[[F], F]:
     field = leaf.field
     if settings.is_list(field) and default is not None:
         parsed = settings.grammar(field)
         default = ",".join(str(part) if parsed is None else parsed.text(part) for part in default)
-    text = " ".join(f"{field.description or ''} {note}".split())
     if settings.kind_of(field) is bool:
-        return click.option(
-            f"--{leaf.name.replace('_', '-')}", leaf.name, is_flag=True, default=default, help=text
-        )
-    parsed = settings.grammar(field)
-    name = leaf.name.removesuffix(parsed.suffix) if isinstance(parsed, Quantity) else leaf.name
+        return click.option(_flag(leaf), leaf.name, is_flag=True, default=default, help=text)
     return click.option(
-        f"--{name.replace('_', '-')}",
+        _flag(leaf),
         leaf.name,
         type=_type(leaf),
         default=default,
@@ -427,9 +439,3 @@ def against_baseline(checkpoint: Checkpoint) -> str:
     if baseline is None or checkpoint.manifest.metrics[checkpoint.task.metric] > baseline.score:
         return ""
     return f"; this is not better than always predicting {baseline.answer} ({baseline.score:.4f})"
-
-
-def scores(checkpoint: Checkpoint, values: Mapping[str, float] | None = None) -> str:
-    """Return the task's metrics in ``values``, default the checkpoint's, as text."""
-    shown = checkpoint.manifest.metrics if values is None else values
-    return ", ".join(f"{metric} {shown[metric]:.4f}" for metric in checkpoint.task.metrics)

@@ -34,9 +34,9 @@ _WITH_RESUME = {"session", "out", "trust", "no_wait", "uri", "with_recommendatio
     "scenarios",
     multiple=True,
     type=options.Word((*SCENARIOS, SELECT_ALL), "scenario"),
-    help="Scenario to measure in addition to single-stream (one row per query), which is always measured: "
-    "multi-stream (eight rows per query), offline (batches of rows of similar length), server (random "
-    "arrivals at --rate), or all of them. Repeatable.",
+    help="Scenario to measure in addition to single-stream; repeatable. "
+    + "".join(f"{name}: {what}. " for name, what in SCENARIOS.items())
+    + f"{SELECT_ALL}: every scenario.",
 )
 @click.option(
     "--rate",

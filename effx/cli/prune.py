@@ -66,7 +66,7 @@ def command(
         saved = record.unreduced_j / record.predicted_j
         predicted += f" and {1e3 * record.predicted_j:.3f} mJ ({saved:.2f}x)"
     line = (
-        f"{options.scores(written)} on {written.manifest.validation_rows} validation rows, "
+        f"{written.scores_text()} on {written.manifest.validation_rows} validation rows, "
         f"{written.manifest.weight_remaining:.0%} of the weights, predicted {predicted} on {record.backend}"
     )
     options.show(written, as_json, line)

@@ -65,8 +65,8 @@ def command(
     shares = measured.kept
     by_layer = " ".join(f"{share:.2f}" for share in shares)
     line = (
-        f"{options.scores(trained, measured.scores)} with {sum(shares) / len(shares):.0%} of the tokens "
-        f"(by layer {by_layer}); with all of them {options.scores(trained)}, "
+        f"{trained.scores_text(measured.scores)} with {sum(shares) / len(shares):.0%} of the tokens "
+        f"(by layer {by_layer}); with all of them {trained.scores_text()}, "
         f"on {trained.manifest.validation_rows} validation rows"
     )
     options.show(trained, as_json, line)

@@ -56,7 +56,7 @@ def infer(
         )
     if kind is not None and kind.of_numbers:
         return Task(name, kind.name, columns, (), kind.metrics)
-    values = _labelled_values(texts, settings, source)
+    values = _labelled_values(texts, source)
     if kind is None:
         _check_numbers(values, source)
     if kind is None and _are_numbers(values, source):
@@ -136,7 +136,7 @@ def infer_tags(
     return Task(name, kind.name, ("tokens",), labels, kind.metrics)
 
 
-def _labelled_values(texts: Sequence[str], settings: DataSettings, source: str) -> Counter[str]:
+def _labelled_values(texts: Sequence[str], source: str) -> Counter[str]:
     """Return every label with its number of rows, without those that mark a missing one."""
     values = Counter(texts)
     marks = [mark for mark in UNLABELLED if mark in values]

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from typing import Annotated
 
+from pydantic import Field
+
 from effx.specs.gates import GATES
-from effx.specs.quantities import CONFIDENCE_LEVEL, DURATION, ENERGY, SCORE, SHARE, SIZE
+from effx.specs.quantities import CONFIDENCE_LEVEL, DURATION, ENERGY, LOSS, SCORE, SHARE, SIZE
 from effx.specs.settings import OneOf, Settings
 
 MAX_DROP = 0.01
 """Accepted loss of a recommendation that names no constraints."""
 
 Confidence = Annotated[float, CONFIDENCE_LEVEL]
+Loss = Annotated[float, Field(ge=0), LOSS]
+"""Of a metric, which may be a correlation: more than 1 is possible."""
 GateName = Annotated[str, OneOf("gate", tuple(GATES))]
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Self
 from pydantic import Field, model_validator
 
 from effx.specs import exit_rules
-from effx.specs.constraints import Confidence
+from effx.specs.constraints import Confidence, Loss
 from effx.specs.settings import OneOf, Settings, wrong
 from effx.specs.training import (
     AS_CHECKPOINT,
@@ -16,7 +16,6 @@ from effx.specs.training import (
     LR_HEAD_ONLY,
     POOLINGS,
     Count,
-    NotNegative,
     Positive,
     TrainingSettings,
 )
@@ -45,12 +44,12 @@ class EarlyExitSettings(Settings):
     consecutive-entropy: several consecutive ramps have an entropy below the threshold."""
     depth: Positive | None = None
     """Calibrate the threshold so that a row runs through at most this many layers on average. Excludes
-    max_drop."""
-    max_drop: NotNegative | None = None
+    `max_drop`."""
+    max_drop: Loss | None = None
     """Calibrate the threshold so that the task's metric loses at most this much compared with no exits,
-    proven on held-out rows. Default: 0.01, unless depth is set."""
+    proven on held-out rows; 0.01 or 1% is one percentage point. Default: 0.01, unless `depth` is set."""
     confidence: Confidence = 0.95
-    """Confidence of the proof that the loss is at most max_drop (one-sided)."""
+    """Confidence of the proof that the loss is at most `max_drop` (one-sided)."""
     epochs: Positive = 3.0
     """Passes over the training rows."""
     training: TrainingSettings = TrainingSettings()

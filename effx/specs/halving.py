@@ -16,7 +16,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-SHARE = 1 / 3
+MAX_GRID_SHARE = 1 / 3
 """Maximum share of the grid's training steps that the search takes, unless its shortest runs need more."""
 _MIN_WARM_UPS = 2  # while the learning rate still rises, scores say nothing about a level
 
@@ -30,7 +30,9 @@ class Rung:
     """Of each level so far: those of its seeds' runs, one after the other."""
 
 
-def rungs(levels: int, seeds: int, steps: int, warmup_steps: int, share: float = SHARE) -> list[Rung]:
+def rungs(
+    levels: int, seeds: int, steps: int, warmup_steps: int, share: float = MAX_GRID_SHARE
+) -> list[Rung]:
     """Return the rungs before the last.
 
     Args:

@@ -49,14 +49,15 @@ class MlmSettings(Settings):
     text: str | None = None
     """File with one passage per line, for masked language modelling."""
     mlm_steps: Count | None = None
-    """Optimizer steps of each round of masked language modelling. Default: epochs and max_steps decide."""
+    """Optimizer steps of each round of masked language modelling. Default: `epochs` and `max_steps`
+    decide."""
     mlm_batch_size: Count | None = None
-    """Passages or blocks per step of masked language modelling. Default: batch_size."""
+    """Passages or blocks per step of masked language modelling. Default: `batch_size`."""
     mlm_lr: Positive | None = None
     """Peak learning rate of masked language modelling. Default: lr."""
     mlm_max_length: Annotated[int, Field(ge=variants.MIN_LENGTH)] | None = None
     """Maximum tokens of a passage, or tokens of every block, in masked language modelling. Default:
-    max_length."""
+    `max_length`."""
     mlm_rows: Annotated[str, OneOf("form of rows", MLM_ROWS)] = "passages"
     """What masked language modelling trains on. passages: each passage alone, cut at the maximum length;
     blocks: the passages of text joined, and cut into blocks of exactly that length."""
@@ -189,7 +190,7 @@ class LotterySearchSettings(Settings):
         **LotterySettings.NOTES,
         "seed": "A search uses this seed and the following ones.",
         "text": "Default: the task's training texts.",
-        "mlm_rows": "Blocks need text.",
+        "mlm_rows": "Blocks need `text`.",
     }
 
     sparsity: Annotated[tuple[Sparsity, ...], Field(min_length=1)] = (70,)

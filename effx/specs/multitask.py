@@ -87,9 +87,10 @@ class MultitaskSettings(Settings):
     head_dropout: Share | None = None
     """Dropout in the task heads. Default: the model's."""
     task_dropout: tuple[TaskDropout, ...] | None = None
-    """Dropout in the heads of single tasks, instead of head_dropout, e.g. cola=0.05,mnli=0.3 as in MT-DNN."""
+    """Dropout in the heads of single tasks, instead of `head_dropout`, e.g. cola=0.05,mnli=0.3 as in
+    MT-DNN."""
     task_limit: tuple[TaskLimit, ...] | None = None
-    """Maximum training rows of single tasks, instead of limit, e.g. sst2=8000,qqp=20000."""
+    """Maximum training rows of single tasks, instead of `limit`, e.g. sst2=8000,qqp=20000."""
     head_pooling: Annotated[str, OneOf("pooling", HEAD_POOLINGS)] = "auto"
     """Input of the task heads: the first token (cls), or the mean over all tokens except padding (mean).
     auto: the pooling that the encoder was trained with if its folder has 1_Pooling/config.json, else cls."""

@@ -78,7 +78,7 @@ class OptimizeSettings(Settings):
     """Precision of the engines, as in effx export."""
     also: Annotated[tuple[VariantText, ...], Field(min_length=1)] | None = None
     """What else is tried on every model: exits and tokens (early exits or a token schedule are trained on it,
-    for half of max-drop), and parts of variants such as threads1 or buckets8; or none."""
+    for half of `max_drop`), and parts of variants such as threads1 or buckets8; or none."""
     choosing_rows: Annotated[int, Field(ge=0)] = 1000
     """Training rows that no pruned model is trained on (at most a tenth of all): an engine that a cheaper one
     clearly beats on them is not tested on the validation rows. 0, or fewer than 100: every engine is

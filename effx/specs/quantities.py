@@ -8,6 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import GetCoreSchemaHandler
+from pydantic_core import CoreSchema, core_schema
+
 from effx.errors import UsageError
 from effx.specs.settings import Parsed, wrong
 
@@ -57,6 +60,10 @@ _DURATIONS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6}
 _PERIODS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 _SIZES = {"B": 1.0, "kB": 1e3, "MB": 1e6, "GB": 1e9, "KiB": 2.0**10, "MiB": 2.0**20, "GiB": 2.0**30}
 _ENERGIES = {"J": 1.0, "mJ": 1e-3, "uJ": 1e-6, "µJ": 1e-6}
+
+
+_MOST_LOSS = 2.0
+"""From a correlation of 1 to one of -1; other metrics lose 1 at most."""
 
 
 def _in(unit: str) -> Callable[[float], str]:
@@ -111,7 +118,11 @@ def parse_score(text: str) -> float:
     return score
 
 
-SHARE = Parsed(parse_share, "SHARE", "a share, e.g. 0.01 or 1%")
+def _share_text(share: float) -> str:
+    return "100%" if share == 1 else str(share)  # "1.0" could mean 1 %
+
+
+SHARE = Parsed(parse_share, "SHARE", "a share, e.g. 0.01 or 1%", _share_text)
 SCORE = Parsed(parse_score, "SCORE", "a score, e.g. 0.91 or 91%")
 
 
@@ -127,4 +138,34 @@ def parse_confidence(text: str) -> float:
     return confidence
 
 
+def parse_loss(text: str) -> float:
+    """Parse a loss of a metric: ``0.01`` or ``1%`` as 0.01, at most 2, as from a correlation of 1 to -1.
+
+    Raises:
+        UsageError: the text is not a number of that form, or out of range.
+    """
+    if text.strip().endswith("%"):
+        return parse_share(text)
+    if re.fullmatch(_NUMBER, text.strip()) is None:
+        raise UsageError(f"'{text}' is not a loss. Write 0.01 or 1%.")
+    loss = float(text)
+    if loss < 0:
+        raise UsageError(f"'{text}': expected at least 0.")
+    if loss > _MOST_LOSS:
+        hint = f" {loss:g} percentage points are {loss:g}%." if loss <= 100 else ""
+        raise UsageError(f"'{text}': no metric loses more than {_MOST_LOSS:g}.{hint}")
+    return loss
+
+
+class _Loss(Parsed):
+    """A loss, which is written in files as a number."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_before_validator_function(self._number, handler(source))
+
+    def _number(self, value: Any) -> Any:
+        return self._read(value) if isinstance(value, str | int) else value
+
+
+LOSS = _Loss(parse_loss, "LOSS", "a loss, e.g. 0.01 or 1%")
 CONFIDENCE_LEVEL = Parsed(parse_confidence, "SHARE", "a confidence, e.g. 0.95 or 95%")

@@ -434,9 +434,3 @@ def _usage_error(cls: type[Settings], error: ValidationError) -> UsageError:
         texts.append(text if names_of(detail) or not concerned else f"{concerned[0]}: {text}")
         names += concerned
     return UsageError(" ".join(dict.fromkeys(texts)), settings=tuple(dict.fromkeys(names)))
-
-
-def check_names(cls: type[Settings]) -> None:
-    """Raise AssertionError where a name occurs twice among the fields of settings and their groups."""
-    names = [leaf.name for leaf in leaves(cls)]
-    assert len(names) == len(set(names)), f"{cls.__name__}: {names}"

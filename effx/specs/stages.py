@@ -397,7 +397,8 @@ class StageSpec:
     name: str
     settings: type[Settings]
     code: tuple[str, ...]
-    """Modules that decide the result, with all that they import; globs relative to the package."""
+    """Modules that decide the result, with all that they import; globs relative to the package. The stage's
+    own function is always one."""
     packages: tuple[str, ...]
     """Distributions whose versions decide the result."""
     follows: tuple[str, ...] = ()
@@ -465,7 +466,8 @@ _ROWS = (
         section=SectionSpec("lottery", LotterySettings, frozenset({"text", "mlm_rows", "mask"})),
     ),
     StageSpec(
-        "lottery-table", LotteryTableStage, ("train/lottery/table.py", "train/lottery/figure.py"),
+        "lottery-table", LotteryTableStage,
+        ("train/lottery/table.py", "train/lottery/figure.py", "formatting.py"),
         ("numpy", "scipy", "matplotlib"), view="*", reads_artifacts=False, shares_process=True,
         follows=("lottery",),
     ),
@@ -494,7 +496,7 @@ _ROWS = (
         ),
     ),
     StageSpec(
-        "multitask-checkpoint", MultitaskCheckpointStage, ("artifacts.py",), (), follows=("multitask",),
+        "multitask-checkpoint", MultitaskCheckpointStage, (), (), follows=("multitask",),
         view="checkpoints/{name}", shares_process=True,
     ),
     _training(
@@ -509,23 +511,26 @@ _ROWS = (
         follows=("ticket",), reads_artifacts=False, shares_process=True,
     ),
     StageSpec(
-        "tickets", TicketsStage, ("train/tickets/table.py", "train/tickets/figure.py"),
+        "tickets", TicketsStage,
+        ("train/tickets/table.py", "train/tickets/figure.py", "formatting.py"),
         ("numpy", "scipy", "matplotlib"), view="tickets/{name}/*", reads_artifacts=False, shares_process=True,
         follows=("tickets-full", "tickets-scores", "ticket", "tickets-rung"),
     ),
     StageSpec(
-        "transfer-table", TransferTableStage, ("train/transfer/table.py", "train/transfer/figure.py"),
+        "transfer-table", TransferTableStage,
+        ("train/transfer/table.py", "train/transfer/figure.py", "formatting.py"),
         ("numpy", "scipy", "matplotlib"), view="*", reads_artifacts=False, shares_process=True,
         follows=("lottery", "ticket"),
     ),
     _training("adapt", AdaptStage, "train/finetune.py"),
     StageSpec(
-        "adaptation", AdaptationStage, ("train/adaptation/table.py", "train/adaptation/figure.py"),
+        "adaptation", AdaptationStage,
+        ("train/adaptation/table.py", "train/adaptation/figure.py", "formatting.py"),
         ("numpy", "scipy", "matplotlib"), view="*", reads_artifacts=False, shares_process=True,
         follows=("adapt",),
     ),
     StageSpec(
-        "given", GivenStage, ("artifacts.py",), (), view="checkpoints/{name}", shares_process=True,
+        "given", GivenStage, (), (), view="checkpoints/{name}", shares_process=True,
     ),
     StageSpec(
         "costs", CostsStage, ("optimize/measure_costs.py",),
@@ -551,7 +556,7 @@ _ROWS = (
         code_of_backend=("engines/{engine}.py",), code_of_meter=("meters/{meter}.py",),
     ),
     StageSpec(
-        "fastest", FastestStage, ("artifacts.py",), (), follows=("export",), any_source=True,
+        "fastest", FastestStage, (), (), follows=("export",), any_source=True,
         shares_process=True,
     ),
     StageSpec(
@@ -559,12 +564,12 @@ _ROWS = (
         follows=("export",), any_source=True, code_of_backend=("engines/{engine}.py",),
     ),
     StageSpec(
-        "answer", AnswerStage, ("analysis/optimized.py",), ("numpy", "scipy"),
+        "answer", AnswerStage, ("analysis/optimized.py", "formatting.py"), ("numpy", "scipy"),
         follows=("profile", "choosing"), view="answer", shares_process=True,
     ),
     StageSpec(
-        "report", ReportStage, ("report/__init__.py", "report/*.py"), ("matplotlib", "numpy"),
-        follows=("profile", "answer"), view="report", any_source=True,
+        "report", ReportStage, ("report/__init__.py", "report/*.py", "formatting.py"),
+        ("matplotlib", "numpy"), follows=("profile", "answer"), view="report", any_source=True,
         assets=("report/assets/*", "report/templates/*"),
     ),
 )  # fmt: skip

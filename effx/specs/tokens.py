@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Self
 from pydantic import Field, model_validator
 
 from effx.errors import UsageError
-from effx.specs.constraints import Confidence
+from effx.specs.constraints import Confidence, Loss
 from effx.specs.settings import OneOf, Settings, wrong
 from effx.specs.training import AS_CHECKPOINT, LR_ENCODER, NotNegative, Positive, Share, TrainingSettings
 
@@ -40,11 +40,11 @@ class TokenPruningSettings(Settings):
     keep: Annotated[float, Field(gt=0, le=1)] | None = None
     """Scale the learned schedule so that layers keep this share of the tokens on average. Default: do not
     scale it."""
-    max_drop: Share | None = None
+    max_drop: Loss | None = None
     """Scale the learned schedule so that the task's metric loses at most this much compared with all tokens,
-    proven on held-out rows."""
+    proven on held-out rows; 0.01 or 1% is one percentage point."""
     confidence: Confidence = 0.95
-    """Confidence of the proof that the loss is at most max_drop (one-sided)."""
+    """Confidence of the proof that the loss is at most `max_drop` (one-sided)."""
     penalty: NotNegative = 0.3
     """Weight of the penalty on remaining tokens while the schedule is learned; a higher one keeps fewer
     tokens."""

@@ -129,11 +129,6 @@ class Teacher:
         self._predictions: Expense | None = None
         self._pairs: list[tuple[int, int]] = []
 
-    @property
-    def compares_hidden(self) -> bool:
-        """Whether hidden states are compared."""
-        return bool(self._pairs)
-
     def prepare(self, student: PreTrainedModel, encoded: Encoded, texts: Sequence[tuple[str, ...]]) -> None:
         """Decide what is compared, and compute the teacher's predictions if it does not run in every step.
 

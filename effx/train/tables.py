@@ -19,6 +19,15 @@ def write(folder: Path, value: Mapping[str, Any], csv: str, markdown: str) -> No
     files.write_atomic(folder / "table.md", markdown.encode())
 
 
+SPREAD = ("mean", "std", "low", "high")
+"""Columns of :func:`spread`; one with the number of runs follows."""
+
+
+def spread(value: Mapping[str, Any]) -> list[float | int | None]:
+    """Return the cells of a :class:`effx.stats.runs.Spread` as JSON: :data:`SPREAD`, and of how many runs."""
+    return [*(value[name] for name in SPREAD), value["n"]]
+
+
 def mean_and_std(spread: Mapping[str, Any]) -> str:
     """Return the mean of a :class:`effx.stats.runs.Spread` as JSON, and its deviation if there is one."""
     return f"{spread['mean']:.4f}" + ("" if spread["std"] is None else f" ± {spread['std']:.4f}")

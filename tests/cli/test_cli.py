@@ -145,7 +145,17 @@ def test_exits_and_tokens_print_one_line(
     assert run(["train", "tokens", folder, "--schedule", "1,0.6,0.4", "--max-steps", "2", "--name", "t"]) == 0
     out = capsys.readouterr().out
     assert out.startswith("checkpoints/t: accuracy") and "of the tokens (by layer 1.00" in out
-    arguments = ["train", "exits", "checkpoints/t", "--after", "1,2", "--max-steps", "2", "--max-drop", "1"]
+    arguments = [
+        "train",
+        "exits",
+        "checkpoints/t",
+        "--after",
+        "1,2",
+        "--max-steps",
+        "2",
+        "--max-drop",
+        "100%",
+    ]
     assert run(arguments) == 0
     out = capsys.readouterr().out
     assert out.startswith("checkpoints/t-exits: entropy") and "of 3 layers on average; without exits" in out

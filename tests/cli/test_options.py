@@ -17,6 +17,7 @@ from effx.specs.settings import Settings, leaves
 from effx.specs.tickets import TicketSearchSettings
 from effx.specs.tokens import TokenPruningSettings
 from effx.specs.training import FinetuneSettings
+from effx.specs.workloads import SCENARIOS
 
 
 @pytest.mark.parametrize(
@@ -63,3 +64,11 @@ def test_every_meter_has_a_module_and_is_in_the_help() -> None:
     for name in meters.METERS:
         assert callable(importlib.import_module(f"effx.meters.{name}").open)
         assert name in meters.grammar() and f"{name}: " in meters.help_text()
+
+
+def test_the_help_of_profile_describes_every_scenario() -> None:
+    command = importlib.import_module("effx.cli.profile").command
+    (scenario,) = [parameter for parameter in command.params if parameter.name == "scenarios"]
+    for name, description in SCENARIOS.items():
+        assert f"{name}: {description}" in scenario.help
+    assert set(scenario.type.choices) == {*SCENARIOS, "all"}

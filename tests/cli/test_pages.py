@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -48,6 +49,18 @@ def test_every_command_is_explained_with_examples(context: click.Context) -> Non
     for parameter in command.params:
         if isinstance(parameter, click.Option) and not parameter.hidden:
             assert parameter.help, f"{parameter.opts} has no help"
+
+
+@pytest.mark.parametrize("context", COMMANDS, ids=lambda context: context.command_path)
+def test_help_texts_name_options_that_the_command_has(context: click.Context) -> None:
+    options = [parameter for parameter in context.command.params if isinstance(parameter, click.Option)]
+    flags = {flag for option in options for flag in (*option.opts, *option.secondary_opts)}
+    settings = {option.name for option in options if "_" in (option.name or "")}
+    for option in options:
+        text = re.sub(r"effx [a-z-]+ --[a-z-]+", "", option.help or "")  # another command's option
+        assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", text)) <= flags, f"{option.opts}: {text}"
+        assert not set(re.findall(r"\w+", text)) & settings, f"{option.opts}: {text}"
+        assert not re.findall(r"(?<!`)`\w+`(?!`)", text), f"{option.opts}: {text}"
 
 
 def test_the_command_pages_are_up_to_date() -> None:

@@ -8,12 +8,7 @@ import pytest
 
 from effx.errors import UsageError
 from effx.specs.measurement import GridShape, MeasurementPlan
-from effx.specs.settings import check_names
 from effx.specs.workloads import SCENARIOS
-
-
-def test_names_are_unique() -> None:
-    check_names(MeasurementPlan)
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ from effx.recipe.graph.digests import Digests
 from effx.recipe.language.recipe import DEMO_MODEL, ModelEntry, Recipe, TaskEntry
 from effx.specs import backends, variants
 from effx.specs.settings import Settings
-from effx.specs.stages import STAGES, PretrainStage
+from effx.specs.stages import PretrainStage
 from effx.specs.training import FinetuneSettings, steps_of, unknown_steps
 
 SCHEMA = 2
@@ -216,8 +216,3 @@ def chosen_by_time(variant: str, backend: str, device: str | None, built_for: st
     """
     row = backends.get(backend)
     return row.is_chosen_by_time(variants.parse(variant).scheme, row.device(device), built_for)
-
-
-def is_alone(stage: str) -> bool:
-    """Whether the cells of a stage measure, so that nothing else may compute on their host."""
-    return STAGES[stage].measures

@@ -8,7 +8,8 @@ result changes a key:
     specs/                                  only the definitions that are imported count, with those they use
     types of arguments and results          do not count, nor what is imported for them alone
     backends and meters                     only the modules of those in use count
-    errors, files, progress, ...            do not count: they decide how results are written and reported
+    errors, files, formatting, ...          do not count: they decide how results are written and reported;
+                                            formatting counts for the stages that write pages and tables
 
 Hashing a model takes seconds, so digests are remembered by path, size and time of change.
 """
@@ -37,12 +38,15 @@ from effx.specs.tasks import Task
 
 _ROOT = Path(effx.__file__).parent
 _WITHOUT_EFFECT = {
-    "__init__.py", "errors.py", "files.py", "progress.py", "quiet.py", "host/memory.py", "artifacts.py",
-    "records.py", "signals.py", "scratch.py", "host/locks.py", "profile/journal.py",
+    "__init__.py", "errors.py", "files.py", "formatting.py", "progress.py", "quiet.py", "host/memory.py",
+    "artifacts.py", "records.py", "signals.py", "scratch.py", "host/locks.py", "profile/journal.py",
     "specs/settings.py", "costs.py", "meters/running.py", "recipe/execute/protocol.py",
-    "recipe/execute/store.py",
+    "recipe/execute/store.py", "train/understood.py",
 }  # fmt: skip
-"""Modules that decide how results are written, checked and reported, not what they are."""
+"""Modules that decide how results are written, checked and reported, not what they are.
+
+They count for stages whose row names them in ``code``: the texts of these are their result.
+"""
 _FOLDERS_WITHOUT_EFFECT = ("manifests/",)
 """Likewise."""
 _TABLES = {"BACKENDS", "BUILDERS", "METERS", "PRESETS", "STAGES", "TASKS", "_ROWS"}
@@ -122,12 +126,14 @@ class Digests:
 
     def _code(self, stage: str, backends: Sequence[str], meter: str | None) -> str:
         parts: dict[str, str] = {}
-        todo: list[tuple[Path, list[str] | None]] = [(path, None) for path in roots(stage, backends, meter)]
+        named = roots(stage, backends, meter)
+        todo: list[tuple[Path, list[str] | None]] = [(path, None) for path in named]
         todo.append((_ROOT / "specs/stages.py", [STAGES[stage].settings.__name__]))
         while todo:
             path, names = todo.pop()
             name = path.relative_to(_ROOT).as_posix()
-            if name in _WITHOUT_EFFECT or name.startswith(_FOLDERS_WITHOUT_EFFECT):
+            reported = name in _WITHOUT_EFFECT or name.startswith(_FOLDERS_WITHOUT_EFFECT)
+            if reported and path not in named:
                 continue
             wanted: list[str | None] = [None]
             if names is not None and name.startswith(_BY_DEFINITION):

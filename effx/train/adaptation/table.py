@@ -5,8 +5,6 @@ It contains no times, so that the same cells give the same bytes.
 
 from __future__ import annotations
 
-import csv
-import io as text_io
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,6 +12,7 @@ from typing import Any
 
 from effx import records
 from effx.artifacts import Checkpoint
+from effx.formatting import csv_text, markdown_table
 from effx.specs.adaptation import AdaptationSettings
 from effx.specs.tasks import Task
 from effx.specs.training import rows_share_text
@@ -154,19 +153,13 @@ def write(folder: Path, value: dict[str, Any]) -> None:
 
 def as_csv(value: dict[str, Any]) -> str:
     """Return one line per model, share and metric."""
-    out = text_io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(
-        ["model", "share", "rows", "weight_remaining", "metric", "mean", "std", "low", "high", "draws"]
-    )
-    for row in value["summary"]:
-        for metric, spread in row["scores"].items():
-            std = "" if spread["std"] is None else spread["std"]
-            writer.writerow(
-                [row["model"], row["share"], row["rows"], row["weight_remaining"], metric, spread["mean"],
-                 std, spread["low"], spread["high"], spread["n"]]
-            )  # fmt: skip
-    return out.getvalue()
+    names = ("model", "share", "rows", "weight_remaining")
+    rows = [
+        [*(row[name] for name in names), metric, *tables.spread(spread)]
+        for row in value["summary"]
+        for metric, spread in row["scores"].items()
+    ]
+    return csv_text([*names, "metric", *tables.SPREAD, "draws"], rows)
 
 
 def markdown(value: dict[str, Any]) -> str:
@@ -175,26 +168,21 @@ def markdown(value: dict[str, Any]) -> str:
     rows = {(row["model"], row["share"]): row for row in value["summary"]}
     first, draws = value["models"][0], len(value["seeds"])
     heads = [f"{rows_share_text(share)} ({rows[first, share]['rows']:,} rows)" for share in shares]
-    lines = [
-        f"| model, {value['metric']} | weights | " + " | ".join(heads) + " |",
-        "|---|---|" + "---|" * len(heads),
-    ]
+    body = []
     for model in value["models"]:
         weights = f"{rows[model, shares[0]]['weight_remaining']:.1%}"
         scores = [tables.mean_and_std(rows[model, share]["scores"][value["metric"]]) for share in shares]
-        lines.append("| " + " | ".join([model, weights, *scores]) + " |")
+        body.append([model, weights, *scores])
     spread = "One draw." if draws == 1 else f"Mean ± standard deviation over {draws} draws."
+    lines = [markdown_table([f"model, {value['metric']}", "weights", *heads], body)]
     lines += ["", f"{spread} {value['validation_rows']} validation rows."]
     if value["comparisons"] and draws > 1:
+        by_group = {(entry["model"], entry["share"]): entry for entry in value["comparisons"]}
+        body = [
+            [model, *(tables.difference(by_group[model, share]) for share in shares)]
+            for model in value["models"][1:]
+        ]
         lines += ["", f"Difference from {first} on the same draws, with its 95 % interval (Student's t) and "
                   f"the p-value after Holm's adjustment over {len(value['comparisons'])} comparisons:", "",
-                  "| model | " + " | ".join(map(rows_share_text, shares)) + " |",
-                  "|---|" + "---|" * len(shares)]  # fmt: skip
-        by_group = {(entry["model"], entry["share"]): entry for entry in value["comparisons"]}
-        for model in value["models"][1:]:
-            lines.append(
-                "| "
-                + " | ".join([model, *(tables.difference(by_group[model, share]) for share in shares)])
-                + " |"
-            )
+                  markdown_table(["model", *map(rows_share_text, shares)], body)]  # fmt: skip
     return "\n".join([*lines, ""])

@@ -9,8 +9,6 @@ It contains no times, so that the same cells give the same bytes.
 
 from __future__ import annotations
 
-import csv
-import io as text_io
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -18,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from effx.formatting import csv_text, markdown_table
 from effx.specs.lottery import LotterySearchSettings, MlmSettings
 from effx.specs.tasks import Task
 from effx.stats import runs
@@ -145,19 +144,12 @@ def write(folder: Path, value: dict[str, Any]) -> None:
 def as_csv(value: dict[str, Any]) -> str:
     """Return one line per row and metric; the full model is compared with by the primary metric."""
     compared = ("difference", "difference_low", "difference_high", "p", "p_adjusted", "matching")
-    out = text_io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow([*IDENTITY, "zeros", "metric", "mean", "std", "low", "high", "seeds", *compared])
-    for row in value["summary"]:
-        for metric, spread in row["scores"].items():
-            primary = metric == value["metric"]
-            cells = [
-                *(row[name] for name in IDENTITY), row["zeros"], metric, spread["mean"], spread["std"],
-                spread["low"], spread["high"], spread["n"],
-                *(row[name] if primary else None for name in compared),
-            ]  # fmt: skip
-            writer.writerow(["" if cell is None else cell for cell in cells])
-    return out.getvalue()
+    rows = [
+        [*(row[name] for name in IDENTITY), row["zeros"], metric, *tables.spread(spread),
+         *(row[name] if metric == value["metric"] else None for name in compared)]
+        for row in value["summary"] for metric, spread in row["scores"].items()
+    ]  # fmt: skip
+    return csv_text([*IDENTITY, "zeros", "metric", *tables.SPREAD, "seeds", *compared], rows)
 
 
 def markdown(value: dict[str, Any]) -> str:
@@ -165,14 +157,14 @@ def markdown(value: dict[str, Any]) -> str:
     metrics, several = value["metrics"], len(value["seeds"]) > 1
     heads = ["ticket", "zeros", *metrics, f"{value['metric']} minus full model"]
     heads += ["matching"] if several else []
-    text = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
+    body = []
     for row in value["summary"]:
         cells = [row["label"], _zeros(row)]
         cells += [tables.mean_and_std(row["scores"][metric]) for metric in metrics]
         cells.append(_difference(row, value["metric"]))
         cells += [{True: "yes", False: "no", None: ""}[row["matching"]]] if several else []
-        text.append("| " + " | ".join(cells) + " |")
-    return "\n".join([*text, "", *remarks(value), ""])
+        body.append(cells)
+    return "\n".join([markdown_table(heads, body), "", *remarks(value), ""])
 
 
 def remarks(value: dict[str, Any]) -> list[str]:

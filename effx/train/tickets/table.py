@@ -5,8 +5,6 @@ It contains no times, so that the same cells give the same bytes.
 
 from __future__ import annotations
 
-import csv
-import io as text_io
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -14,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from effx.formatting import csv_text, markdown_table
 from effx.specs.levels import Level
 from effx.specs.tasks import Task
 from effx.specs.tickets import TicketSearchSettings
@@ -229,22 +228,14 @@ def write(folder: Path, value: dict[str, Any]) -> None:
 
 def as_csv(value: dict[str, Any]) -> str:
     """Return one line per kind, level, part and metric."""
-    out = text_io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(
-        ["kind", "level", "heads_removed", "ffns_removed", "neurons_removed", "weight_remaining", "rows",
-         "metric", "mean", "std", "low", "high", "seeds"]
-    )  # fmt: skip
-    for row in value["summary"]:
-        for part in PARTS:
-            for metric, spread in row["scores"][part].items():
-                writer.writerow(
-                    [row["kind"], row["level"] or "", row["removed"]["heads"], row["removed"]["ffns"],
-                     row["removed"]["neurons"], row["weight_remaining"], part, metric, spread["mean"],
-                     "" if spread["std"] is None else spread["std"], spread["low"], spread["high"],
-                     spread["n"]]
-                )  # fmt: skip
-    return out.getvalue()
+    head = ["kind", "level", "heads_removed", "ffns_removed", "neurons_removed", "weight_remaining", "rows",
+            "metric", *tables.SPREAD, "seeds"]  # fmt: skip
+    rows = [
+        [row["kind"], row["level"], *(row["removed"][name] for name in ("heads", "ffns", "neurons")),
+         row["weight_remaining"], part, metric, *tables.spread(spread)]
+        for row in value["summary"] for part in PARTS for metric, spread in row["scores"][part].items()
+    ]  # fmt: skip
+    return csv_text(head, rows)
 
 
 def markdown(value: dict[str, Any]) -> str:
@@ -252,16 +243,14 @@ def markdown(value: dict[str, Any]) -> str:
     metrics, rows = value["metrics"], value["rows"]
     heads = [f"{metric}, {n} rows" for metric in metrics for n in (rows["whole"],)]
     heads.append(f"{value['metric']}, {rows['rest']} rows without selection rows")
-    lines = [
-        "| ticket | level | removed | weights | " + " | ".join(heads) + " |",
-        "|---|---|---|---|" + "---|" * len(heads),
-    ]
+    body = []
     for row in value["summary"]:
         scores = [tables.mean_and_std(row["scores"]["whole"][metric]) for metric in metrics]
         scores.append(tables.mean_and_std(row["scores"]["rest"][value["metric"]]))
         cells = [row["kind"], row["level"] or "", _removed(row["removed"]), f"{row['weight_remaining']:.1%}"]
-        lines.append("| " + " | ".join([*cells, *scores]) + " |")
-    return "\n".join([*lines, "", *remarks(value), ""])
+        body.append([*cells, *scores])
+    table = markdown_table(["ticket", "level", "removed", "weights", *heads], body)
+    return "\n".join([table, "", *remarks(value), ""])
 
 
 def remarks(value: dict[str, Any]) -> list[str]:

@@ -13,8 +13,6 @@ It contains no times, so that the same cells give the same bytes.
 
 from __future__ import annotations
 
-import csv
-import io as text_io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from effx.formatting import csv_text, markdown_table
 from effx.specs.lottery import MlmSettings
 from effx.specs.tasks import Task
 from effx.specs.transfer import CONTROLS, FULL, OTHER_SEED, STRUCTURED, UNSTRUCTURED, TransferSettings
@@ -224,9 +223,7 @@ def as_csv(value: dict[str, Any]) -> str:
     names = ("family", "amount", "source", "target", "weight_remaining")
     statistics = ("difference", "low", "high", "p", "p_adjusted")
     heads = [f"{compared}_{name}" for compared in ("from_full", "from_own") for name in statistics]
-    out = text_io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow([*names, "metric", "mean", "std", "low", "high", "seeds", "matching", *heads])
+    rows = []
     for row in value["summary"]:
         for metric, spread in row["scores"].items():
             primary = metric == value["tasks"][row["target"]]["metric"]
@@ -235,12 +232,11 @@ def as_csv(value: dict[str, Any]) -> str:
                 for which in ("from_full", "from_own")
                 for name in statistics
             ]
-            cells = [
-                *(row[name] for name in names), metric, spread["mean"], spread["std"], spread["low"],
-                spread["high"], spread["n"], row["matching"] if primary else None, *compared,
-            ]  # fmt: skip
-            writer.writerow(["" if cell is None else cell for cell in cells])
-    return out.getvalue()
+            rows.append(
+                [*(row[name] for name in names), metric, *tables.spread(spread),
+                 row["matching"] if primary else None, *compared]
+            )  # fmt: skip
+    return csv_text([*names, "metric", *tables.SPREAD, "seeds", "matching", *heads], rows)
 
 
 def title(family: str, amount: str) -> str:
@@ -276,26 +272,18 @@ def markdown(value: dict[str, Any]) -> str:
     lines: list[str] = []
     for family, amount, rows in matrices(value):
         lines += [f"### {title(family, amount)[0].upper()}{title(family, amount)[1:]}", ""]
-        lines += [f"| mask of | {' | '.join(heads)} |", "|---" * (len(tasks) + 1) + "|"]
-        lines.append(_line(FULL, [_score(full[target], tasks) for target in tasks]))
+        body = [[FULL, *(_score(full[target], tasks) for target in tasks)]]
         for source in sources(value, rows):
-            cells = [_marked(rows[source, target], source, tasks) for target in tasks]
-            lines.append(_line(source, cells))
-        lines.append("")
+            body.append([source, *(_marked(rows[source, target], source, tasks) for target in tasks)])
+        lines += [markdown_table(["mask of", *heads], body), ""]
         if several:
-            lines += ["Minus the mask that was found on the target:", ""]
-            lines += [f"| mask of | {' | '.join(tasks)} |", "|---" * (len(tasks) + 1) + "|"]
+            body = []
             for source in sources(value, rows):
                 compared = [rows[source, target]["from_own"] for target in tasks]
-                lines.append(
-                    _line(source, ["" if each is None else tables.difference(each) for each in compared])
-                )
-            lines.append("")
+                body.append([source, *("" if each is None else tables.difference(each) for each in compared)])
+            table = markdown_table(["mask of", *tasks], body)
+            lines += ["Minus the mask that was found on the target:", "", table, ""]
     return "\n".join([*lines, *remarks(value), ""])
-
-
-def _line(head: str, cells: Sequence[str]) -> str:
-    return f"| {head} | " + " | ".join(cells) + " |"
 
 
 def _score(row: Mapping[str, Any], tasks: Mapping[str, Any]) -> str:

@@ -23,6 +23,13 @@ from effx.specs.levels import Level
 from effx.specs.stages import STAGES, FinetuneStage
 from tests.conftest import write_rows
 
+TRAINING = {
+    "adapt", "exits", "finetune", "further", "lottery", "lottery-mask", "lottery-rewind", "multitask",
+    "one-shot", "pretrain", "prune", "recovery", "ticket", "tickets-full", "tickets-scores", "tokens",
+}  # fmt: skip
+"""Stages that train or score weights."""
+TABLES = {"adaptation", "lottery-table", "tickets", "transfer-table"}
+"""Stages that write a sweep's table and figures."""
 RECIPE = """
 tasks: {{sst2: {{data: {data}, limit: 40}}}}
 models: {{tiny: {model}}}
@@ -248,6 +255,7 @@ def code_of_stages(folder: Path, *, backend: str = "onnxruntime", meter: str = "
     ("file", "before", "after", "stages"),
     [
         ("train/exits.py", "_POINTS = 8", "_POINTS = 9", {"exits"}),
+        ("train/adamax.py", "", "MORE = 1", TRAINING),
         ("train/tickets/figure.py", '"#0072b2"', '"#0072b3"', {"tickets"}),
         ("train/tickets/table.py", "the other", "the others", {"tickets"}),
         ("tickets/plan.py", "(seed, 3)", "(seed, 4)", {"prune", "tickets-scores", "ticket"}),
@@ -270,6 +278,9 @@ def code_of_stages(folder: Path, *, backend: str = "onnxruntime", meter: str = "
         ("specs/backends.py", 'layer_taps="torch"', "layer_taps=None", set()),
         ("recipe/execute/stages/ticket.py", "", "MORE = 1", {"ticket"}),
         ("files.py", "", "MORE = 1", set()),
+        ("formatting.py", "", "MORE = 1", {"answer", "report", *TABLES}),
+        ("train/understood.py", "", "MORE = 1", set()),
+        ("recipe/execute/stages/drawing.py", "", "MORE = 1", TABLES),
         ("cli/__init__.py", "", "MORE = 1", set()),
     ],
 )

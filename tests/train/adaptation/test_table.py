@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +25,23 @@ SCORES = {
 }  # fmt: skip
 
 
-def built() -> dict[str, Any]:
+def built(ticket: str = "ticket") -> dict[str, Any]:
+    named = {"ticket": ticket}
     results = [
         table.AdaptationResult(
-            model, share, seed, 10 if share < 1 else 1000, 5, "0" * 64, 1.0, {"accuracy": score}
+            named.get(model, model),
+            share,
+            seed,
+            10 if share < 1 else 1000,
+            5,
+            "0" * 64,
+            1.0,
+            {"accuracy": score},
         )
         for (model, share), scores in SCORES.items()
         for seed, score in reversed(list(enumerate(scores)))
     ]
-    return table.build(TASKS["sst2"], 200, ("plain", "mnli", "ticket"), SETTINGS, results)
+    return table.build(TASKS["sst2"], 200, ("plain", "mnli", ticket), SETTINGS, results)
 
 
 def test_means_and_comparisons_equal_independent_computations() -> None:
@@ -79,6 +88,15 @@ def test_the_table_as_text_and_as_csv() -> None:
     lines = list(csv.DictReader(io.StringIO(table.as_csv(value))))
     assert len(lines) == 6
     assert (lines[0]["model"], lines[0]["share"], lines[0]["draws"]) == ("plain", "0.01", "4")
+
+
+def test_the_name_of_a_model_breaks_no_row_and_is_no_formula() -> None:
+    value = built("-a|b")
+    rows = [line for line in table.markdown(value).splitlines() if line.startswith("|")]
+    assert all(len(re.findall(r"(?<!\\)\|", row)) in (5, 4) for row in rows), rows
+    assert sum(row.startswith(r"| -a\|b |") for row in rows) == 2
+    lines = list(csv.DictReader(io.StringIO(table.as_csv(value))))
+    assert [line["model"] for line in lines].count("'-a|b") == 2
 
 
 def test_one_draw_has_no_interval_and_no_test() -> None:

@@ -21,4 +21,4 @@ def run(cell: CellSpec, out: Path) -> StageOutput:
     checkpoint = finetuned(cell, out, settings.task, settings.finetune, head=settings.head)
     result = AdaptationResult.of(checkpoint, settings.model, training.share or 1.0, training.seed)
     files.write_json(out / common.RESULT, asdict(result))
-    return StageOutput(checkpoint.digest, f"{common.scores(checkpoint)}, {result.rows} training rows")
+    return StageOutput(checkpoint.digest, f"{checkpoint.scores_text()}, {result.rows} training rows")

@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
-from effx import progress
-from effx.artifacts import Checkpoint
 from effx.errors import ArtifactError
 from effx.recipe.execute.protocol import CellSpec
 from effx.specs.settings import Settings
-from effx.specs.stages import DistilledStage, TaughtStage
-
-if TYPE_CHECKING:
-    from effx.train.distillation import Distillation
 
 S = TypeVar("S", bound=Settings)
 RESULT = "result.json"
@@ -39,14 +31,6 @@ def settings(cell: CellSpec, kind: type[S]) -> S:
     return kind.of(**cell.settings)
 
 
-def can_draw(what: str) -> bool:
-    """Return whether matplotlib is installed; if not, say that there is no ``what``."""
-    if importlib.util.find_spec("matplotlib") is not None:
-        return True
-    progress.say(f"no {what}: matplotlib is not installed. Run: pip install 'effx[report]'")
-    return False
-
-
 def pretrained(cell: CellSpec) -> str | Path:
     """Return the pretrained encoder that a cell starts from: a cell's, a folder, or a name on the hub."""
     if source := cell.source("pretrain"):
@@ -56,39 +40,7 @@ def pretrained(cell: CellSpec) -> str | Path:
     return cell.local_paths.model
 
 
-def distillation(cell: CellSpec, settings: DistilledStage) -> Distillation | None:
-    """Return the teacher of a cell's training, and what is learned from it."""
-    if settings.teacher is None:
-        return None
-    from effx.train.distillation import Distillation
-
-    source = next(source for source in cell.sources if source.name == settings.teacher)
-    return Distillation(source.artifact, settings.distillation)
-
-
-def given_distillation(cell: CellSpec, settings: TaughtStage) -> Distillation | None:
-    """Return the teacher that the user gave to a sweep, and what is learned from it.
-
-    Raises:
-        ArtifactError: it is another checkpoint than when the sweep was planned.
-    """
-    if settings.teacher_digest is None:
-        return None
-    from effx.train.distillation import Distillation
-
-    assert cell.local_paths.teacher is not None
-    if Checkpoint.open(cell.local_paths.teacher).digest != settings.teacher_digest:
-        raise ArtifactError(f"{cell.local_paths.teacher} has changed since the search was planned.")
-    return Distillation(cell.local_paths.teacher, settings.distillation)
-
-
 def checkpoint(cell: CellSpec) -> Path:
     """Return the checkpoint that a cell reads."""
     source = next(source for source in cell.sources if source.stage != "pretrain")
     return source.artifact
-
-
-def scores(checkpoint: Checkpoint, values: Mapping[str, float] | None = None) -> str:
-    """Return the metrics of a checkpoint's task as one line; ``values``: default, those in its manifest."""
-    shown = checkpoint.manifest.metrics if values is None else values
-    return ", ".join(f"{metric} {shown[metric]:.4f}" for metric in checkpoint.task.metrics)

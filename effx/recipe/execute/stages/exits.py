@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from effx.recipe.execute.protocol import CellSpec, StageOutput
-from effx.recipe.execute.stages import common
+from effx.recipe.execute.stages import common, teachers
 from effx.specs.stages import ExitsStage
 
 
@@ -20,11 +20,11 @@ def run(cell: CellSpec, out: Path) -> StageOutput:
         name=cell.name,
         data_folder=cell.local_paths.data,
         settings=settings.exits,
-        distillation=common.distillation(cell, settings),
+        distillation=teachers.distillation(cell, settings),
         limit_s=settings.limit_s,
         rows_apart=settings.rows_apart,
     )
     assert checkpoint.manifest.exits is not None
     measured = checkpoint.manifest.exits.validation
     note = f"{measured.mean_depth:.2f} of {measured.layers} layers"
-    return StageOutput(checkpoint.digest, f"{common.scores(checkpoint, measured.scores)}, {note}")
+    return StageOutput(checkpoint.digest, f"{checkpoint.scores_text(measured.scores)}, {note}")

@@ -7,7 +7,7 @@ from typing import Any
 
 from effx.artifacts import Checkpoint
 from effx.recipe.execute.protocol import CellSpec, StageOutput
-from effx.recipe.execute.stages import common
+from effx.recipe.execute.stages import common, teachers
 from effx.specs.stages import FinetuneStage
 from effx.specs.training import FinetuneSettings
 
@@ -22,9 +22,9 @@ def run(cell: CellSpec, out: Path) -> StageOutput:
         settings.finetune,
         trust_remote_code=settings.trust_remote_code,
         head=settings.head,
-        distillation=common.distillation(cell, settings),
+        distillation=teachers.distillation(cell, settings),
     )
-    return StageOutput(checkpoint.digest, common.scores(checkpoint))
+    return StageOutput(checkpoint.digest, checkpoint.scores_text())
 
 
 def finetuned(cell: CellSpec, out: Path, task: str, settings: FinetuneSettings, **options: Any) -> Checkpoint:

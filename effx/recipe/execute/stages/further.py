@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from effx.recipe.execute.protocol import CellSpec, StageOutput
-from effx.recipe.execute.stages import common
+from effx.recipe.execute.stages import common, teachers
 from effx.specs.stages import FurtherStage
 
 
@@ -21,6 +21,6 @@ def run(cell: CellSpec, out: Path) -> StageOutput:
         name=cell.name,
         data_folder=cell.local_paths.data,
         settings=settings.finetune,
-        distillation=common.distillation(cell, settings),
+        distillation=teachers.distillation(cell, settings),
     )
-    return StageOutput(checkpoint.digest, common.scores(checkpoint))
+    return StageOutput(checkpoint.digest, checkpoint.scores_text())

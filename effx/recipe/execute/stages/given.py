@@ -8,7 +8,6 @@ from pathlib import Path
 from effx.artifacts import Checkpoint
 from effx.errors import ArtifactError
 from effx.recipe.execute.protocol import CellSpec, StageOutput
-from effx.recipe.execute.stages import common
 
 
 def run(cell: CellSpec, out: Path) -> StageOutput:
@@ -17,4 +16,4 @@ def run(cell: CellSpec, out: Path) -> StageOutput:
         raise ArtifactError(f"{cell.id}: the checkpoint's folder is not known.")
     shutil.copytree(cell.local_paths.model, out / cell.name)
     checkpoint = Checkpoint.open(out / cell.name)
-    return StageOutput(checkpoint.digest, common.scores(checkpoint))
+    return StageOutput(checkpoint.digest, checkpoint.scores_text())

@@ -8,7 +8,7 @@ from pathlib import Path
 from effx import files
 from effx.costs import Expense
 from effx.recipe.execute.protocol import CellSpec, StageOutput
-from effx.recipe.execute.stages import common
+from effx.recipe.execute.stages import common, teachers
 from effx.specs.heads import HeadSettings
 from effx.specs.stages import LotteryRoundStage
 
@@ -46,9 +46,9 @@ def run(cell: CellSpec, out: Path) -> StageOutput:
         expenses=expenses,
         state=state.artifact if state else None,
         head=HeadSettings() if before else settings.head,
-        distillation=common.given_distillation(cell, settings),
+        distillation=teachers.given_distillation(cell, settings),
         found_for=None if mask_file is None else masks.model_of(mask_file),
     )
     result = LotteryResult.of(checkpoint, settings.percent)
     files.write_json(out / common.RESULT, asdict(result))
-    return StageOutput(checkpoint.digest, f"{common.scores(checkpoint)}, {result.zeros:.0%} zeros")
+    return StageOutput(checkpoint.digest, f"{checkpoint.scores_text()}, {result.zeros:.0%} zeros")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from effx.recipe.execute.protocol import CellSpec, StageOutput
-from effx.recipe.execute.stages import common
+from effx.recipe.execute.stages import common, teachers
 from effx.specs.stages import LotteryRewindStage
 
 
@@ -22,6 +22,6 @@ def run(cell: CellSpec, out: Path) -> StageOutput:
         data_folder=cell.local_paths.data,
         settings=settings.finetune,
         head=settings.head,
-        distillation=common.given_distillation(cell, settings),
+        distillation=teachers.given_distillation(cell, settings),
     )
     return StageOutput(None, f"{settings.rewind} steps")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from effx.recipe.execute.protocol import CellSpec, StageOutput
-from effx.recipe.execute.stages import common
+from effx.recipe.execute.stages import common, drawing
 from effx.specs.stages import LotteryTableStage
 
 
@@ -23,7 +23,7 @@ def run(cell: CellSpec, out: Path) -> StageOutput:
     folder = out / cell.name
     folder.mkdir()
     table.write(folder, value)
-    if common.can_draw("figure"):
+    if drawing.can_draw("figure"):
         from effx.train.lottery import figure
 
         for suffix in (".png", ".svg"):

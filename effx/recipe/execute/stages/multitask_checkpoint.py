@@ -21,7 +21,7 @@ def run(cell: CellSpec, out: Path) -> StageOutput:
         source.artifact / f"{source.name}-{settings.task}", out / cell.name, copy_function=_link_or_copy
     )
     checkpoint = Checkpoint.open(out / cell.name)
-    return StageOutput(checkpoint.digest, common.scores(checkpoint))
+    return StageOutput(checkpoint.digest, checkpoint.scores_text())
 
 
 def _link_or_copy(source: str, target: str) -> str:

@@ -28,4 +28,4 @@ def run(cell: CellSpec, out: Path) -> StageOutput:
         strict=False,  # the table only chooses; the engines are measured
         training=TrainingSettings.of(limit=settings.limit, share=settings.share, seed=settings.one_shot.seed),
     )
-    return StageOutput(checkpoint.digest, common.scores(checkpoint))
+    return StageOutput(checkpoint.digest, checkpoint.scores_text())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from effx.recipe.execute.protocol import CellSpec, StageOutput
-from effx.recipe.execute.stages import common
+from effx.recipe.execute.stages import common, teachers
 from effx.specs.stages import PruneStage
 
 
@@ -23,7 +23,7 @@ def run(cell: CellSpec, out: Path) -> StageOutput:
         settings=settings.ticket,
         trust_remote_code=settings.trust_remote_code,
         head=settings.head,
-        distillation=common.distillation(cell, settings),
+        distillation=teachers.distillation(cell, settings),
     )
     remaining = f"{checkpoint.manifest.weight_remaining:.0%} of the weights"
-    return StageOutput(checkpoint.digest, f"{common.scores(checkpoint)}, {remaining}")
+    return StageOutput(checkpoint.digest, f"{checkpoint.scores_text()}, {remaining}")

@@ -43,4 +43,4 @@ def run(cell: CellSpec, out: Path) -> StageOutput:
         limit_s=settings.limit_s,
     )
     steps = checkpoint.manifest.training.stages[-1].steps
-    return StageOutput(checkpoint.digest, f"{common.scores(checkpoint)}, {steps} steps")
+    return StageOutput(checkpoint.digest, f"{checkpoint.scores_text()}, {steps} steps")

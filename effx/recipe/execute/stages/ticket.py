@@ -6,7 +6,7 @@ from pathlib import Path
 
 from effx import files
 from effx.recipe.execute.protocol import CellSpec, StageOutput
-from effx.recipe.execute.stages import common
+from effx.recipe.execute.stages import common, teachers
 from effx.recipe.execute.store import CellStore
 from effx.specs.stages import TicketStage
 
@@ -35,12 +35,12 @@ def run(cell: CellSpec, out: Path) -> StageOutput:
         settings=ticket,
         head=settings.head,
         segment=RunSegment(begin, cell.pause_at, state),
-        distillation=common.given_distillation(cell, settings),
+        distillation=teachers.given_distillation(cell, settings),
         source=settings.source,
     )
     seed = ticket.finetune.training.seed
     result = TicketResult.of(checkpoint, ticket.kind, ticket.level, seed, cell.pause_at)
     files.write_json(out / common.RESULT, result.to_json())
     return StageOutput(
-        checkpoint.digest, f"{common.scores(checkpoint)}, {result.weight_remaining:.0%} of the weights"
+        checkpoint.digest, f"{checkpoint.scores_text()}, {result.weight_remaining:.0%} of the weights"
     )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from effx import files
 from effx.costs import total, united
 from effx.recipe.execute.protocol import CellSpec, StageOutput
-from effx.recipe.execute.stages import common
+from effx.recipe.execute.stages import common, drawing
 from effx.specs.stages import TicketsStage
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def _scored_tasks(cell: CellSpec) -> list[str]:
 
 def _draw(folder: Path, value: dict[str, Any], scores: dict[Path, str]) -> None:
     """Draw the phases and each seed's scores, where matplotlib is installed."""
-    if not common.can_draw("figures"):
+    if not drawing.can_draw("figures"):
         return
     from effx.tickets import scores as score_files
     from effx.train.tickets import figure

@@ -27,4 +27,4 @@ def run(cell: CellSpec, out: Path) -> StageOutput:
     )
     result = TicketResult.of(checkpoint, FULL, None, settings.finetune.training.seed)
     files.write_json(out / common.RESULT, result.to_json())
-    return StageOutput(checkpoint.digest, common.scores(checkpoint))
+    return StageOutput(checkpoint.digest, checkpoint.scores_text())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from effx.recipe.execute.protocol import CellSpec, StageOutput
-from effx.recipe.execute.stages import common
+from effx.recipe.execute.stages import common, teachers
 from effx.specs.stages import TokensStage
 
 
@@ -20,7 +20,7 @@ def run(cell: CellSpec, out: Path) -> StageOutput:
         name=cell.name,
         data_folder=cell.local_paths.data,
         settings=settings.tokens,
-        distillation=common.distillation(cell, settings),
+        distillation=teachers.distillation(cell, settings),
         limit_s=settings.limit_s,
         rows_apart=settings.rows_apart,
     )
@@ -28,5 +28,5 @@ def run(cell: CellSpec, out: Path) -> StageOutput:
     measured = checkpoint.manifest.tokens.validation
     share = sum(measured.kept) / len(measured.kept)
     return StageOutput(
-        checkpoint.digest, f"{common.scores(checkpoint, measured.scores)}, {share:.0%} of the tokens"
+        checkpoint.digest, f"{checkpoint.scores_text(measured.scores)}, {share:.0%} of the tokens"
     )
