@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +16,7 @@ from ruamel.yaml.comments import CommentedMap, CommentedSeq, TaggedScalar
 from ruamel.yaml.constructor import RoundTripConstructor
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
-from effx.errors import one_line
+from effx.errors import nearest, one_line
 
 KeyPath = tuple[str | int, ...]
 """Keys and list indices from the top of a document."""
@@ -214,11 +214,12 @@ def _scalar(value: Any) -> Any:
     return str(value)
 
 
-def override(document: Document, assignments: Sequence[str]) -> None:
+def override(document: Document, assignments: Sequence[str], labelled: Collection[str] = ()) -> None:
     """Apply ``KEY=VALUE``: KEY is dotted, VALUE is YAML; the last one wins.
 
     A number in KEY is an index of a list. Missing or empty mappings on the way are created; the schema
-    checks whether the key exists.
+    checks whether the key exists. In the sections ``labelled`` users choose the keys: there a key within an
+    entry that is missing is a mistake, unless the section is missing too.
     """
     for assignment in assignments:
         where = f"--set {assignment}"
@@ -229,6 +230,11 @@ def override(document: Document, assignments: Sequence[str]) -> None:
             continue
         value = parse(text, where) if text.strip() else Document(None, {(): where})
         document.problems += value.problems
+        section = document.value.get(path[0]) if len(path) > 2 and path[0] in labelled else None
+        if isinstance(section, dict) and section and path[1] not in section:
+            text = f"there is no such entry.{nearest(path[1], section)} Known: {', '.join(section)}."
+            document.problems.append(Problem(where, ".".join(path[:2]), f"{text} To add it, set all of it."))
+            continue
         _assign(document, path, value, where)
 
 

@@ -237,6 +237,58 @@ def test_numbers_are_read_as_the_type_of_their_setting(tmp_path: Path) -> None:
     assert (sparsity, type(sparsity)) == (70, int)
 
 
+@pytest.mark.parametrize("value", ["300", "3e2", "300.0", "'300'"])
+def test_the_limit_of_the_recipe_is_that_of_its_tasks_however_it_is_written(
+    tmp_path: Path, value: str
+) -> None:
+    text = "tasks: {demo: {}, sst2: {limit: 7}}\nmodels: {tiny: demo}\n"
+    for recipe in (read(tmp_path, f"{text}limit: {value}\n"), read(tmp_path, text, f"limit={value}")):
+        assert [task.limit for task in recipe.tasks] == [300, 7]
+        assert read(tmp_path, dump(recipe.resolved())) == recipe
+    for wrong in ("0", "1.5", "true", "many"):
+        (line,) = mistakes(tmp_path, f"{text}limit: {wrong}\n")
+        assert line.startswith("line 3: limit: expected an integer >= 1")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("tasks: {mine: {data: 7}}\nmodels: [demo]\n", "line 1: tasks.mine.data: "),
+        ("tasks: {mine: {data: [rows]}}\nmodels: [demo]\n", "line 1: tasks.mine.data: "),
+        (GOOD + "name: true\n", "line 4: name: "),
+    ],
+)
+def test_values_of_another_type_are_not_read_as_text(tmp_path: Path, text: str, message: str) -> None:
+    assert any(line.startswith(message) for line in mistakes(tmp_path, text))
+
+
+def test_a_label_that_is_a_regime_is_that_regime_whatever_else_is_set(tmp_path: Path) -> None:
+    def regimes(text: str, *assignments: str) -> dict[str, tuple[str, float]]:
+        recipe = read(tmp_path, f"{GOOD}regimes: {text}\n", *assignments)
+        assert read(tmp_path, dump(recipe.resolved())) == recipe
+        return {
+            entry.label: (entry.settings.regime, entry.settings.learning_rate) for entry in recipe.regimes
+        }
+
+    whole = FinetuneSettings().learning_rate
+    head = FinetuneSettings.of(regime="frozen").learning_rate
+    assert regimes("{frozen: , last-2: {}, full: }", "regimes.frozen.epochs=5") == {
+        "frozen": ("frozen", head), "last-2": ("last-2", whole), "full": ("full", whole),
+    }  # fmt: skip
+    assert regimes("{last-1: {lr: 1e-3}, frozen: {regime: full, epochs: 1}, other: {epochs: 1}}") == {
+        "last-1": ("last-1", 1e-3), "frozen": ("full", whole), "other": ("full", whole),
+    }  # fmt: skip
+
+
+def test_overrides_change_entries_that_there_are_and_add_whole_ones(tmp_path: Path) -> None:
+    text = GOOD + "regimes: {full: , last-1: {max_length: 32}}\n"
+    (line,) = mistakes(tmp_path, text, "regimes.last1.lr=1e-3")
+    assert line.startswith("--set regimes.last1.lr=1e-3: regimes.last1: there is no such entry. Did you mean")
+    added = read(tmp_path, text, "regimes.frozen={lr: 1e-3}", "regimes.frozen.epochs=1")
+    assert added.regimes[-1].settings.given() == {"regime": "frozen", "lr": 1e-3, "epochs": 1.0}
+    assert read(tmp_path, GOOD, "regimes.frozen.epochs=1").regimes[0].settings.regime == "frozen"
+
+
 def test_what_becomes_of_a_models_head_is_set_for_the_model(tmp_path: Path) -> None:
     text = "tasks: [sst2]\nmodels:\n  m: {source: org/model, labels: [positive, negative]}\n  n: org/other\n"
     recipe = read(tmp_path, text)
