@@ -163,11 +163,17 @@ class _PlainValues:
             return None
         if isinstance(value, CommentedMap):
             self.paths.setdefault(id(value), path)
-            return {
-                name: self.plain(child, (*path, name), _line_of(value, key) or line)
-                for key, child in value.items()
-                if self._nodes <= _MOST_NODES and (name := self._name(key, path, line)) is not None
-            }
+            plain: dict[str, Any] = {}
+            for key, child in value.items():
+                at = self._where or _line_of(value, key) or line
+                if self._nodes > _MOST_NODES or (name := self._name(key, path, at)) is None:
+                    continue
+                if name in plain:  # YAML takes 1 and '1' for two keys
+                    text = f"duplicate key, first on {self.positions[(*path, name)]}."
+                    self.problems.append(Problem(at, dotted((*path, name)), text))
+                    continue
+                plain[name] = self.plain(child, (*path, name), at)
+            return plain
         if isinstance(value, CommentedSeq):
             return [
                 self.plain(child, (*path, index), f"line {value.lc.item(index)[0] + 1}")
@@ -183,10 +189,22 @@ class _PlainValues:
         return _scalar(value)
 
     def _name(self, key: Any, path: KeyPath, line: str) -> str | None:
-        if isinstance(key, str | int | float) and str(key) and _is_printable(str(key)):
+        if isinstance(key, str) and key and _is_printable(key):
             return str(key)
+        if type(key) is int:  # one that is written in another way, such as 010 or 0x10, is of another type
+            return str(key)
+        if isinstance(key, bool | int | float) or type(key).__name__ == "ScalarBoolean":
+            text = f"YAML reads the key as the {_kind_of(key)}: write it in quotes."
+            self.problems.append(Problem(line, dotted(path), text))
+            return None
         self.problems.append(Problem(line, dotted(path), "expected text as the key."))
         return None
+
+
+def _kind_of(key: Any) -> str:
+    """Return what YAML reads a key as that is not text."""
+    value = _scalar(key)
+    return f"truth value {str(value).lower()}" if isinstance(value, bool) else f"number {value}"
 
 
 def _is_printable(text: str) -> bool:

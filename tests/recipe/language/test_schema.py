@@ -103,6 +103,20 @@ def test_ten_mistakes_are_ten_messages_with_their_lines(
             GOOD + "backends: [torch, onnxruntime, {backend: torch}]\n",
             "line 4: backends.2: duplicate backend 'torch'",
         ),
+        (
+            GOOD + "regimes:\n  1: {lr: 1e-3}\n  '1': {lr: 1e-5}\n",
+            "line 6: regimes.1: duplicate key, first on line 5.",
+        ),
+        (
+            GOOD + "regimes:\n  a: {}\n  0.10: {lr: 1e-3}\n",
+            "line 6: regimes: YAML reads the key as the number 0.1: write it in quotes.",
+        ),
+        (GOOD + "regimes:\n  010: {}\n", "line 5: regimes: YAML reads the key as the number 10: write"),
+        (GOOD + "regimes: {1e3: {}}\n", "line 4: regimes: YAML reads the key as the number 1000.0: write"),
+        (
+            GOOD + "regimes: {true: {}}\n",
+            "line 4: regimes: YAML reads the key as the truth value true: write",
+        ),
         (GOOD + "seeds: true\n", "line 4: seeds: expected a list of integers"),
         (GOOD + "training: 3\n", "line 4: training: expected a mapping, got 3"),
         (GOOD + "training: {lr: .nan}\n", "line 4: training.lr: expected a number > 0, got nan"),
@@ -287,6 +301,11 @@ def test_overrides_change_entries_that_there_are_and_add_whole_ones(tmp_path: Pa
     added = read(tmp_path, text, "regimes.frozen={lr: 1e-3}", "regimes.frozen.epochs=1")
     assert added.regimes[-1].settings.given() == {"regime": "frozen", "lr": 1e-3, "epochs": 1.0}
     assert read(tmp_path, GOOD, "regimes.frozen.epochs=1").regimes[0].settings.regime == "frozen"
+
+
+def test_whole_numbers_and_quoted_numbers_are_labels(tmp_path: Path) -> None:
+    recipe = read(tmp_path, GOOD + "regimes: {1: {lr: 1e-3}, '010': {lr: 1e-4}, '0.10': {lr: 1e-5}}\n")
+    assert [entry.label for entry in recipe.regimes] == ["1", "010", "0.10"]
 
 
 def test_what_becomes_of_a_models_head_is_set_for_the_model(tmp_path: Path) -> None:
