@@ -357,6 +357,10 @@ class ExportStage(Settings):
     built_for: BuiltFor | None = None
     host: str | None = None
     """Id of the host whose times choose among several candidates; None: nothing is timed."""
+    vnni: bool | None = None
+    """Whether the processor has VNNI, of int8 on the CPU; None: it does not matter."""
+    bf16: bool | None = None
+    """Whether the processor multiplies bf16, of bf16 on the CPU; None: it does not matter."""
 
 
 class ProfileStage(Settings):

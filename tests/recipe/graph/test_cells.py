@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 
 from effx.errors import ArtifactError, UsageError
+from effx.host import cpu
 from effx.recipe import load
 from effx.recipe import plan as plan_of
 from effx.recipe.execute import settle
-from effx.recipe.graph import build, digests
+from effx.recipe.graph import build, digests, processor
 from effx.recipe.graph.cells import Cell
 from effx.recipe.graph.estimate import Estimates
 from effx.recipe.graph.plan import CellPlan
@@ -174,6 +175,31 @@ def test_keys_do_not_depend_on_where_files_are(folder: Path) -> None:
     (folder / "recipe.yaml").write_text(RECIPE.format(data=folder / "moved", model=folder / "model"))
     assert keys(folder) == first  # the same rows elsewhere are the same rows
     assert keys(folder, "budgets.threads=1", "name=recipe") == first
+
+
+def test_what_decides_a_result_of_the_processor_is_in_its_key(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def on(*flags: str) -> None:
+        monkeypatch.setattr(cpu, "this_cpu", lambda: cpu.Cpu("a processor", frozenset(flags), "x86_64"))
+
+    monkeypatch.setattr(processor, "_may_have_gpu", lambda: False)
+    fixed = ("training.precision=fp32", "backends=[onnxruntime, torch]", "pruned={}", "lottery={}",
+             "tokens={}", "exits={}", "variants=[fp32, bf16, int8-dynamic]")  # fmt: skip
+    on("avx512_bf16", "avx512_vnni")
+    whole, before, both = keys(folder), keys(folder, *fixed), plan(folder).entries
+    assert {entry.cell.settings.flat().get("precision", "bf16") for entry in both.values()} == {"bf16"}
+    on("avx512_bf16")
+    exports = {name for name in before if name.startswith("export")}
+    ends = {"profile sst2", "report recipe"}
+    assert changed(before, keys(folder, *fixed)) == ends | {
+        name for name in exports if name.endswith(".int8-dynamic.onnxruntime")
+    }  # fmt: skip
+    on("avx512_vnni")
+    built = {name for name in exports if name.endswith(".bf16.torch")}
+    assert built and changed(before, keys(folder, *fixed)) == ends | built
+    assert changed(whole, keys(folder)) == set(whole)  # all begin with a training whose precision is auto
+    assert keys(folder) == keys(folder, "training.precision=fp32")
 
 
 def test_a_change_changes_the_keys_of_all_that_depends_on_it(folder: Path) -> None:
