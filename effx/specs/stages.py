@@ -391,8 +391,8 @@ class SectionSpec:
     joins_tasks: bool = False
     """Whether a training reads the checkpoints of all tasks, or without ``of`` the pretrained encoder."""
     bare_label: str | None = None
-    """The setting whose value is an entry's label, where the entry does not set it and the label is a value of
-    it; the label of an entry that sets nothing has to be one."""
+    """The setting that has the label of an entry as its value, if the entry does not set it and it may have
+    that value; the label of an entry that sets nothing has to be one."""
 
 
 @dataclass(frozen=True)

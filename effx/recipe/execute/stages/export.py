@@ -29,7 +29,7 @@ def run(cell: CellSpec, out: Path) -> StageOutput:
     ):
         if planned not in (None, has):
             raise EffxError(
-                f"{cell.name}: the run was planned for a processor {'with' if planned else 'without'} {name}, "
+                f"{cell.name}: it was planned for a processor {'with' if planned else 'without'} {name}, "
                 "and this one differs: begin the run on a machine like those that build."
             )
     reason = refusal(variants.parse(settings.variant), settings.backend, device)
