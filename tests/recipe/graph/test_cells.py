@@ -340,6 +340,17 @@ def test_a_change_of_code_changes_the_keys_of_its_cells_and_of_what_reads_them(
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("change", [("_ROWS = 64", "_ROWS = 1"), ("_BATCH = 16", "_BATCH = 1")])
+def test_the_queries_in_which_candidates_are_timed_are_in_the_key(
+    folder: Path, package: Path, change: tuple[str, str]
+) -> None:
+    before = code_of_stages(folder)
+    path = package / "export" / "fastest.py"
+    assert change[0] in path.read_text()
+    path.write_text(path.read_text().replace(*change))
+    assert "export" in changed(before, code_of_stages(folder))
+
+
 def test_an_unknown_backend_has_no_key(tmp_path: Path) -> None:
     known = digests.Digests(tmp_path / "digests.json")
     for question in (known.code, known.versions):
