@@ -5,13 +5,14 @@ ready cells ── executor (worker processes, this process, or Ray) ── outc
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from effx import progress, signals
-from effx.errors import StoppedError
+from effx.errors import StoppedError, UsageError
 from effx.host import locks
 from effx.meters import running
 from effx.recipe.execute.executors import Executor, LocalExecutor
@@ -40,10 +41,12 @@ class RunResult:
 
     @property
     def exit_code(self) -> int:
-        """0: all done; 1: something did not pass its gate, or the budget was spent; 2: something failed."""
+        """0: all is done that can be built; 1: something did not pass its gate, a cell was not begun because
+        what it reads was not built, or the budget was spent; 2: something failed.
+        """
         if self.plan.count("failed"):
             return 2
-        return 1 if self.plan.count("gate", *OPEN) else 0
+        return 1 if self.plan.count("gate", "blocked", *OPEN) else 0
 
     @property
     def report(self) -> Path | None:
@@ -75,7 +78,8 @@ def make_plan(store: CellStore, cells: Callable[[Digests, Artifacts], list[Cell]
     digests = Digests(store.digests)
     plan_ = CellPlan(lambda artifacts: cells(digests, artifacts), store)
     if store.folder.is_dir():
-        digests.save()
+        with contextlib.suppress(UsageError):  # they are computed again; a run tells what cannot be written
+            digests.save()
     return plan_
 
 
@@ -184,14 +188,18 @@ class _Loop:
         return "" if self._running else waiting
 
     def _end(self, key: str, outcome: CellOutcome) -> None:
-        entry, _ = self._running.pop(key)
+        entry, began = self._running.pop(key)
         plan = self._plan
         record = plan.store.find(key, artifact=False) if outcome.outcome in SETTLED else None
         if record:
             plan.settle(entry, record, earlier=outcome.already_done)
             plan.estimates.learn(entry.cell.stage, entry.cell.group, record.seconds, record.work)
         else:
-            entry.state, entry.note, entry.seconds = "failed", outcome.note, outcome.seconds
+            entry.state, entry.note, entry.seconds = (
+                "failed",
+                outcome.note,
+                outcome.seconds or time.monotonic() - began,
+            )
             plan.store.note("failed", key, entry.cell.id, why=entry.note)
         plan.refresh()
         self._shown.ended(entry)

@@ -280,7 +280,9 @@ class RecipeBase(Settings):
             "workloads": _given(self.workloads),
             "budgets": _given(self.budgets),
         }
-        return {key: value for key, value in whole.items() if value not in ({}, [], None)}
+        return {  # without the key, variants have a default
+            key: value for key, value in whole.items() if value not in ({}, [], None) or key == "variants"
+        }
 
 
 if TYPE_CHECKING:

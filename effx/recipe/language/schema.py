@@ -155,6 +155,10 @@ class _RecipeReader:
         self._check_models()
         self._check_labels()
         self._check_backends()
+        where = self._document.where(("tickets",))
+        if "tickets" in self._root and self._root["tickets"] is None and not where.startswith("--set"):
+            text = "has no value: write tickets: {} for a search with default settings, or remove the key."
+            self._document.wrong(("tickets",), text)
         if recipe is not None:
             self._check_exit_rules(recipe)
             self._check_strides(recipe)
@@ -385,6 +389,8 @@ class _RecipeReader:
     def _check_backends(self) -> None:
         seen = []
         value = self._root.get("backends")
+        if value == []:
+            self._document.wrong(("backends",), "expected at least one entry.")
         for index, item in enumerate(value if isinstance(value, list) else []):
             entry = item if isinstance(item, dict) else {"backend": item}
             wanted = (entry.get("backend"), entry.get("device"))
@@ -636,7 +642,7 @@ class _RecipeReader:
         for key, text in clashes(recipe):
             document.wrong(tuple(key.split(".", 1)), text)
         variants_of = {chain: set(exported_variants(recipe, chain)) for chain in chosen}
-        if not variants_of and self._root.get("variants") is not None:
+        if not variants_of and self._root.get("variants"):
             document.wrong(("variants",), "there is no checkpoint to export: add regimes.")
         for index, variant in enumerate(recipe.variants):
             if not any(variant in of for of in variants_of.values()):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import os
 import random
@@ -16,11 +17,13 @@ from typing import Any
 
 import pytest
 
+from effx import files
 from effx.analysis.techniques import Compared, kind, technique
 from effx.artifacts import Checkpoint
 from effx.cli import run as command
-from effx.errors import StoppedError
+from effx.errors import StoppedError, TrainingError
 from effx.recipe import load, plan, run
+from effx.recipe.execute import worker
 from effx.recipe.execute.executors import LocalExecutor
 from effx.recipe.execute.process import WorkerProcess
 from effx.recipe.execute.protocol import CellInputs, CellOutcome, CellSpec, LocalPaths
@@ -122,6 +125,44 @@ def test_a_failure_blocks_only_the_cells_that_depend_on_it(recipe: Path, tmp_pat
     last = Scripted()
     assert run(read, executor=last).exit_code == 1
     assert last.started == []
+
+
+def test_a_run_in_which_nothing_could_be_built_has_not_succeeded(recipe: Path, tmp_path: Path) -> None:
+    read = load(recipe, workspace=tmp_path / "w")
+    result = run(read, executor=Scripted(fp32="refused"))
+    assert states(result)["profile sst2"] == states(result)["report quick"] == "blocked"
+    assert result.exit_code == 1
+
+
+def test_a_dry_run_reads_a_workspace_that_cannot_be_written(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(load(recipe, workspace=tmp_path / "w"), executor=Scripted())
+    (tmp_path / "w" / ".digests.json").unlink(missing_ok=True)
+
+    def refuse(path: Path, *_: Any, **__: Any) -> None:
+        raise files.cannot_write(path, OSError(errno.EROFS, "Read-only file system"))
+
+    monkeypatch.setattr(files, "write_atomic", refuse)
+    assert command(["run", str(recipe), "-o", str(tmp_path / "w"), "--dry-run"]) == 0
+    assert "4 cells in " in capsys.readouterr().out
+    assert command(["run", str(recipe), "-o", str(tmp_path / "w")]) == 2
+    assert "Read-only file system" in capsys.readouterr().err
+
+
+def test_a_failed_cell_has_the_time_that_it_took(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(spec: CellSpec) -> CellOutcome:
+        clock.append(clock[-1] + 71.0)
+        raise TrainingError("it diverged")
+
+    clock = [5.0]
+    monkeypatch.setattr(worker, "settle", fail)
+    monkeypatch.setattr(worker, "_log_to", lambda spec: None)
+    monkeypatch.setattr(worker.time, "perf_counter", lambda: clock[-1])
+    spec = CellSpec(str(tmp_path), "key", "finetune", "a", {}, LocalPaths(), CellInputs())
+    assert worker._attempt(spec) == CellOutcome("failed", "it diverged", 71.0)
 
 
 def test_independent_cells_run_at_once(recipe: Path, tmp_path: Path) -> None:

@@ -117,6 +117,8 @@ def test_ten_mistakes_are_ten_messages_with_their_lines(
             GOOD + "regimes: {true: {}}\n",
             "line 4: regimes: YAML reads the key as the truth value true: write",
         ),
+        (GOOD + "backends: []\n", "line 4: backends: expected at least one entry."),
+        (GOOD + "tickets:\n", "line 4: tickets: has no value: write tickets: {} for a search"),
         (GOOD + "seeds: true\n", "line 4: seeds: expected a list of integers"),
         (GOOD + "training: 3\n", "line 4: training: expected a mapping, got 3"),
         (GOOD + "training: {lr: .nan}\n", "line 4: training.lr: expected a number > 0, got nan"),
@@ -306,6 +308,16 @@ def test_overrides_change_entries_that_there_are_and_add_whole_ones(tmp_path: Pa
 def test_whole_numbers_and_quoted_numbers_are_labels(tmp_path: Path) -> None:
     recipe = read(tmp_path, GOOD + "regimes: {1: {lr: 1e-3}, '010': {lr: 1e-4}, '0.10': {lr: 1e-5}}\n")
     assert [entry.label for entry in recipe.regimes] == ["1", "010", "0.10"]
+
+
+def test_a_recipe_without_variants_is_written_as_one(tmp_path: Path) -> None:
+    tickets = "tickets: {levels: [20]}\n"
+    trained = "tasks: [demo]\nmodels: {m: bert-base-uncased}\n"
+    for text in (GOOD + "variants: []\n", trained + tickets):
+        recipe = read(tmp_path, text)
+        again = read(tmp_path, dump(recipe.resolved()))
+        assert again == recipe and again.variants == ()
+    assert read(tmp_path, trained + tickets, "tickets=").tickets is None
 
 
 def test_what_becomes_of_a_models_head_is_set_for_the_model(tmp_path: Path) -> None:
