@@ -13,6 +13,7 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -23,6 +24,7 @@ from effx.artifacts import Checkpoint
 from effx.cli import run as command
 from effx.errors import StoppedError, TrainingError
 from effx.recipe import load, plan, run
+from effx.recipe.execute import run as runs
 from effx.recipe.execute import worker
 from effx.recipe.execute.executors import LocalExecutor
 from effx.recipe.execute.process import WorkerProcess
@@ -56,7 +58,7 @@ class Scripted:
 
     host = "here"
     threads: int | None = 1
-    shows_progress = False
+    shows_progress, queues = False, False
 
     def __init__(self, slots: int = 1, **outcomes: str) -> None:
         self.slots, self._outcomes = slots, outcomes
@@ -180,6 +182,56 @@ def test_budgets(recipe: Path, tmp_path: Path) -> None:
     result = run(read, executor=Scripted(full="hang"))
     assert states(result)["finetune sst2-tiny-full-s0"] == "failed"
     assert result.plan.entries["finetune sst2-tiny-full-s0"].note == "took longer than budgets.cell_s = 0.3"
+
+
+class Queue(Scripted):
+    """Takes all cells at once, and does one after the other: as a cluster with one GPU."""
+
+    queues = True
+
+    def __init__(self, clock: list[float], took: dict[str, float]) -> None:
+        super().__init__(slots=3)
+        self._clock, self._took = clock, took
+        self._ends: float | None = None
+
+    def poll(self) -> dict[str, CellOutcome]:
+        for key, spec in self._running.items():
+            seconds = next(value for part, value in self._took.items() if part in spec.name)
+            if self._ends is None:
+                CellStore(spec.workspace).note("begun", key, spec.id)
+                self._ends = self._clock[-1] + seconds
+            if self._clock[-1] < self._ends:
+                return {}
+            self._ends = None
+            self._settle(spec, "done")
+            del self._running[key]
+            return {key: CellOutcome("done", "", seconds)}
+        return {}
+
+    def stop(self, key: str | None = None) -> None:
+        super().stop(key)
+        self._ends = None
+
+
+def test_the_time_in_a_queue_is_not_that_of_a_cell(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [100.0]
+    passes = SimpleNamespace(monotonic=lambda: clock[-1], sleep=lambda s: clock.append(clock[-1] + s))
+    monkeypatch.setattr(runs, "time", passes)
+    sets = ["seeds=[0, 1, 2]", "variants=[]", "budgets.cell_s=15"]
+    read = load(recipe, sets, workspace=tmp_path / "a")
+    result = run(read, executor=Queue(clock, {"full": 10.0}))
+    assert set(states(result).values()) == {"done"}  # the third began after 20 s
+    assert clock[-1] >= 130
+    read = load(recipe, sets, workspace=tmp_path / "b")
+    result = run(read, executor=Queue(clock, {"s1": 40.0, "full": 10.0}))
+    assert [states(result)[f"finetune sst2-tiny-full-s{seed}"] for seed in range(3)] == [
+        "done", "failed", "done",
+    ]  # fmt: skip
+    failed = result.plan.entries["finetune sst2-tiny-full-s1"]
+    assert failed.note == "took longer than budgets.cell_s = 15"
+    assert failed.seconds is not None and 15 < failed.seconds < 17
 
 
 def test_ctrl_c_keeps_completed_cells(
