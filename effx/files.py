@@ -1,7 +1,7 @@
 """Files and folders that are written completely or not at all.
 
-    .NAME.HOST.OWNER.tmp/   written here, file by file, and synced ...
-    NAME/                   ... then renamed in one step
+    .NAME.HOST.OWNER.tmp/  written here, file by file, and synced ...
+    NAME/                  ... then renamed in one step
 
 OWNER is the namespace of the process, its id and its start time: containers may have one host name, each with
 its own process ids, and the first process of a restarted container has the id of the one before.
