@@ -1,7 +1,10 @@
 """Files and folders that are written completely or not at all.
 
-    .NAME.HOST.PID.tmp/   written here, file by file, and synced ...
-    NAME/                 ... then renamed in one step
+    .NAME.HOST.OWNER.tmp/  written here, file by file, and synced ...
+    NAME/                  ... then renamed in one step
+
+OWNER is the namespace of the process, its id and its start time: containers may have one host name, each with
+its own process ids, and the first process of a restarted container has the id of the one before.
 
 If the process is killed or the machine loses power, at most a dot-folder remains. No command opens
 it, and the next process that writes into the same parent removes it.
@@ -29,6 +32,8 @@ _CHUNK_BYTES = 1 << 20
 _CANNOT_WRITE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR}
 _DISK_IS_FULL = {errno.ENOSPC, errno.EDQUOT}
 _OS_ERROR = re.compile(r"(?:os error|Os \{ code:) (\d+)")
+_OF_HOST = "pid:[4026531836]"
+"""The process namespace in which Linux starts; the number is fixed in the kernel."""
 _SAFE_NAME = re.compile(r"[^A-Za-z0-9._-]+")
 
 
@@ -244,23 +249,50 @@ def cannot_write(path: Path, error: OSError) -> UsageError:
 
 
 def _owner() -> str:
-    return f"{safe_name(socket.gethostname())}.{os.getpid()}"
+    pid = os.getpid()
+    return f"{safe_name(socket.gethostname())}.{_namespace()}-{pid}-{_start_of(pid)}"
+
+
+def _namespace() -> str:
+    """Return the process namespace, in which process ids are comparable; empty: that of the host, or unknown.
+
+    Namespaces of containers have the boot in them, so that those of two machines differ.
+    """
+    with contextlib.suppress(OSError):
+        namespace = os.readlink("/proc/self/ns/pid")
+        if namespace != _OF_HOST:
+            boot = Path("/proc/sys/kernel/random/boot_id").read_text()
+            return hashlib.sha256(f"{boot} {namespace}".encode()).hexdigest()[:12]
+    return ""
+
+
+def _start_of(pid: int) -> str:
+    """Return when a process started, in ticks since boot; empty: it has ended, or the start is unknown."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return ""
+    return fields[19] if len(fields) > 19 and fields[0] != "Z" else ""
 
 
 def remove_leftovers(folder: Path) -> None:
     """Remove the temporary files and folders in ``folder`` that killed processes of this host left behind.
 
+    Those of other namespaces stay, as of a container whose processes cannot be seen from here, until that
+    container, or a process of its host and boot, looks itself.
+
     A process that was killed while it replaced a folder may have moved the old one away, and not the new one,
     which was complete, into its place. That is done now.
     """
     host = re.escape(safe_name(socket.gethostname()))
-    pattern = re.compile(rf"\.(.+)\.{host}\.(\d+)(\.old)?\.tmp(\.\w+)?")
+    owner = rf"(?:{_namespace()}-(\d+)-(\d*)|(\d+))"  # the id alone: of an earlier version
+    pattern = re.compile(rf"\.(.+)\.{host}\.{owner}(\.old)?\.tmp(\.\w+)?")
     with contextlib.suppress(OSError):
         for entry in sorted(folder.iterdir(), key=lambda entry: not entry.name.endswith(".old.tmp")):
             match = pattern.fullmatch(entry.name)
-            if match and not _alive(int(match.group(2))):
+            if match and not _alive(int(match.group(2) or match.group(4)), match.group(3) or ""):
                 target = folder / match.group(1)
-                if match.group(3) and not target.exists():
+                if match.group(5) and not target.exists():
                     complete = entry.with_name(entry.name.removesuffix(".old.tmp") + ".tmp")
                     (complete if complete.is_dir() else entry).rename(target)
                 if not entry.exists():
@@ -271,14 +303,15 @@ def remove_leftovers(folder: Path) -> None:
                     entry.unlink(missing_ok=True)
 
 
-def _alive(pid: int) -> bool:
+def _alive(pid: int, started: str) -> bool:
+    """Return whether a process lives; one that started at another time than ``started`` has only its id."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
     except PermissionError:
-        return True
-    return True
+        pass
+    return not started or _start_of(pid) == started
 
 
 def _move_entries(source: Path, target: Path) -> None:

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -72,6 +74,51 @@ def test_leftovers_of_a_killed_writer_are_removed_by_the_next_writer(tmp_path: P
     with files.new_folder(tmp_path / "a"):
         pass
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+WRITE = (
+    "import os, sys; from pathlib import Path; from effx import files\n"
+    "with files.new_folder(Path(sys.argv[1]), replace=True) as folder:\n"
+    "    (folder / 'x').write_text(str(os.getpid()))\n"
+    "    if sys.argv[2] == 'killed': os._exit(137)\n"
+    "    if sys.argv[2] == 'other': {other}\n"
+)
+UNSHARE = ("unshare", "-Urpf", "--mount-proc")
+
+
+@pytest.mark.skipif(
+    shutil.which("unshare") is None or subprocess.run([*UNSHARE, "true"], check=False).returncode != 0,
+    reason="this system does not let users make process namespaces",
+)
+def test_processes_of_other_namespaces_are_neither_judged_nor_taken_for_this_one(tmp_path: Path) -> None:
+    def contained(*arguments: str) -> None:
+        subprocess.run([*UNSHARE, sys.executable, "-c", WRITE.format(other="pass"), *arguments], check=False)
+
+    with files.new_folder(tmp_path / "a") as folder:  # this process has not that id in the other namespace
+        (folder / "x").write_text("alive")
+        contained(str(tmp_path / "b"), "whole")
+        assert (folder / "x").read_text() == "alive"
+    # the first process of a container is 1 each time that the container is started
+    contained(str(tmp_path / "c"), "killed")
+    contained(str(tmp_path / "c"), "whole")
+    assert {path.name: (path / "x").read_text() for path in tmp_path.glob("[!.]*")} == {
+        "a": "alive", "b": "1", "c": "1",
+    }  # fmt: skip
+
+
+def test_a_process_that_was_given_the_id_of_a_killed_one_is_not_that_one(tmp_path: Path) -> None:
+    left = tmp_path / f".a.{files._owner()}.tmp"
+    namespace_and_id, _, started = left.name.removesuffix(".tmp").rpartition("-")
+    left.mkdir()
+    files.remove_leftovers(tmp_path)
+    assert left.is_dir()  # this process might still write it
+    earlier = left.rename(tmp_path / f"{namespace_and_id}-{int(started) - 1}.tmp")
+    files.remove_leftovers(tmp_path)
+    assert not earlier.exists()
+    of_earlier_version = tmp_path / f".a.{files.safe_name(socket.gethostname())}.{2**22 + 1}.tmp"
+    of_earlier_version.mkdir()
+    files.remove_leftovers(tmp_path)
+    assert not of_earlier_version.exists()
 
 
 @pytest.mark.parametrize("killed_after", [1, 2])

@@ -43,8 +43,8 @@ def command(
     A recipe consists of cells, one per checkpoint, engine, profiling session and report. Completed
     cells are skipped: after Ctrl-C, a crash or a change of the recipe, the same command resumes the
     run. Paths in a recipe are relative to the working directory. Exit code 1: an engine did not pass
-    its parity gate, or the time budget ran out; 2: a cell failed. If a cell fails, all cells that
-    do not need it are still run.
+    its parity gate, a cell could not be run because nothing that it reads was built, or the time
+    budget ran out; 2: a cell failed. If a cell fails, all cells that do not need it are still run.
 
     \b
     effx run recipes/demo.yaml
@@ -59,7 +59,6 @@ def command(
 
     check_executor(where)
     wanted = load(recipe, assignments, workspace=out)
-    files.check_writable(wanted.folder)
     if dry_run:
         planned = plan(wanted, identity.host().id)
         if as_json:
@@ -69,6 +68,7 @@ def command(
 
             console.print_plan(planned, wanted)
         return 0
+    files.check_writable(wanted.folder)
     try:
         result = run(wanted, executor=executor(where, wanted))
     except StoppedError as error:

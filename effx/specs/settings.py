@@ -147,7 +147,7 @@ class Settings(BaseModel):
         listed = value if isinstance(value, list | tuple) else [value]
         if kind is not bool and any(isinstance(part, bool) for part in listed):
             raise wrong(f"expected {expectation(field)}, got {value}.")
-        if kind is bool and not isinstance(value, bool):
+        if kind is bool and not isinstance(value, bool) and (value is not None or field.default is not None):
             raise wrong(f"expected true or false, got {value!r}.")
         if is_list(field) and value is not None and not isinstance(value, list | tuple | Mapping):
             return (value,)

@@ -357,6 +357,10 @@ class ExportStage(Settings):
     built_for: BuiltFor | None = None
     host: str | None = None
     """Id of the host whose times choose among several candidates; None: nothing is timed."""
+    vnni: bool | None = None
+    """Whether the processor has VNNI, of int8 on the CPU; None: it does not matter."""
+    bf16: bool | None = None
+    """Whether the processor multiplies bf16, of bf16 on the CPU; None: it does not matter."""
 
 
 class ProfileStage(Settings):
@@ -387,7 +391,8 @@ class SectionSpec:
     joins_tasks: bool = False
     """Whether a training reads the checkpoints of all tasks, or without ``of`` the pretrained encoder."""
     bare_label: str | None = None
-    """The setting whose value is the label of an entry that sets nothing."""
+    """The setting that has the label of an entry as its value, if the entry does not set it and it may have
+    that value; the label of an entry that sets nothing has to be one."""
 
 
 @dataclass(frozen=True)

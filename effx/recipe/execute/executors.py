@@ -31,6 +31,8 @@ class Executor(Protocol):
     """Compute threads of a cell; None: as the process has them."""
     shows_progress: bool
     """Whether cells write their progress to this process's stderr."""
+    queues: bool
+    """Whether a cell that was started may wait for processors, so that its time counts from the journal."""
 
     def start(self, spec: CellSpec) -> None:
         """Begin a cell."""
@@ -48,7 +50,7 @@ class Executor(Protocol):
 class LocalExecutor:
     """Cells in worker processes of this machine."""
 
-    shows_progress = False
+    shows_progress, queues = False, False
 
     def __init__(self, budgets: Budgets) -> None:
         self.slots = budgets.at_once
@@ -113,7 +115,7 @@ class InlineExecutor:
 
     slots = 1
     threads: int | None = None
-    shows_progress = True
+    shows_progress, queues = True, False
 
     def __init__(self) -> None:
         self.host = identity.host().id

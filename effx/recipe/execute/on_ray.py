@@ -44,7 +44,7 @@ class RayExecutor:
         MissingExtraError: Ray is not installed.
     """
 
-    shows_progress = False
+    shows_progress, queues = False, True
 
     def __init__(self, recipe: Recipe, address: str | None = None) -> None:
         need("ray", "ray")

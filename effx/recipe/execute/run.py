@@ -5,13 +5,15 @@ ready cells ── executor (worker processes, this process, or Ray) ── outc
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from effx import progress, signals
-from effx.errors import StoppedError
+from effx.errors import StoppedError, UsageError
 from effx.host import locks
 from effx.meters import running
 from effx.recipe.execute.executors import Executor, LocalExecutor
@@ -27,6 +29,8 @@ from effx.recipe.language.recipe import Budgets, Recipe
 from effx.specs.stages import STAGES
 
 _POLL_S = 0.1
+_JOURNAL_S = 1.0
+"""Between two looks into the journal for cells that wait in a queue."""
 
 
 @dataclass(frozen=True)
@@ -40,10 +44,12 @@ class RunResult:
 
     @property
     def exit_code(self) -> int:
-        """0: all done; 1: something did not pass its gate, or the budget was spent; 2: something failed."""
+        """0: all is done that can be built; 1: something did not pass its gate, a cell was not begun because
+        what it reads was not built, or the budget was spent; 2: something failed.
+        """
         if self.plan.count("failed"):
             return 2
-        return 1 if self.plan.count("gate", *OPEN) else 0
+        return 1 if self.plan.count("gate", "blocked", *OPEN) else 0
 
     @property
     def report(self) -> Path | None:
@@ -75,7 +81,8 @@ def make_plan(store: CellStore, cells: Callable[[Digests, Artifacts], list[Cell]
     digests = Digests(store.digests)
     plan_ = CellPlan(lambda artifacts: cells(digests, artifacts), store)
     if store.folder.is_dir():
-        digests.save()
+        with contextlib.suppress(UsageError):  # they are computed again; a run tells what cannot be written
+            digests.save()
     return plan_
 
 
@@ -140,6 +147,12 @@ class _Loop:
     def __init__(self, plan: CellPlan, where: Executor, budgets: Budgets, shown: View, start: float) -> None:
         self._plan, self._where, self._budgets, self._shown = plan, where, budgets, shown
         self._running: dict[str, tuple[PlanEntry, float]] = {}
+        """Key -> its entry, and when it was started; a cell in a queue has not begun then."""
+        self._begun: dict[str, float] = {}
+        """Key -> when the journal had that a cell began, if the executor queues cells."""
+        self._earlier: Counter[str] = Counter()
+        """Key -> how often the journal had that before the cell was started."""
+        self._looked = start
         self._start = start
 
     def work(self) -> None:
@@ -179,19 +192,26 @@ class _Loop:
             elif len(self._running) < self._where.slots:
                 entry.state = "running"
                 self._running[entry.key] = entry, time.monotonic()
+                if self._counts_from_journal():
+                    self._earlier[entry.key] = self._begins()[entry.key]
                 self._shown.began(entry)
                 self._where.start(self._plan.spec(entry, self._where.threads))
         return "" if self._running else waiting
 
     def _end(self, key: str, outcome: CellOutcome) -> None:
-        entry, _ = self._running.pop(key)
+        entry, began = self._running.pop(key)
+        began = self._begun.pop(key, began)
         plan = self._plan
         record = plan.store.find(key, artifact=False) if outcome.outcome in SETTLED else None
         if record:
             plan.settle(entry, record, earlier=outcome.already_done)
             plan.estimates.learn(entry.cell.stage, entry.cell.group, record.seconds, record.work)
         else:
-            entry.state, entry.note, entry.seconds = "failed", outcome.note, outcome.seconds
+            entry.state, entry.note, entry.seconds = (
+                "failed",
+                outcome.note,
+                outcome.seconds or time.monotonic() - began,
+            )
             plan.store.note("failed", key, entry.cell.id, why=entry.note)
         plan.refresh()
         self._shown.ended(entry)
@@ -201,12 +221,36 @@ class _Loop:
     def _check_limit(self) -> None:
         """Stop the cells that take longer than their budget."""
         limit_s = self._budgets.cell_s
-        for key, (_, began) in list(self._running.items()):
-            seconds = time.monotonic() - began
-            if limit_s is not None and seconds > limit_s:
+        if limit_s is None:
+            return
+        queued = self._counts_from_journal()
+        if queued:
+            self._note_begun()
+        for key, (_, started) in list(self._running.items()):
+            began = self._begun.get(key) if queued else started
+            seconds = 0.0 if began is None else time.monotonic() - began
+            if seconds > limit_s:
                 self._where.stop(key)
                 note = f"took longer than budgets.cell_s = {limit_s:g}"
                 self._end(key, CellOutcome("failed", note, seconds))
+
+    def _counts_from_journal(self) -> bool:
+        return self._where.queues and self._budgets.cell_s is not None
+
+    def _begins(self) -> Counter[str]:
+        """Return how often the journal has that a cell began, by key."""
+        lines = self._plan.store.journal()
+        return Counter(str(line.get("key")) for line in lines if line.get("event") == "begun")
+
+    def _note_begun(self) -> None:
+        """Note which cells have left the queue since the last look."""
+        now = time.monotonic()
+        if now - self._looked < _JOURNAL_S or self._running.keys() <= self._begun.keys():
+            return
+        self._looked, begins = now, self._begins()
+        for key in self._running:
+            if begins[key] > self._earlier[key]:
+                self._begun.setdefault(key, now)
 
 
 def _tidy(plan: CellPlan) -> None:

@@ -16,8 +16,10 @@ from effx.artifacts import now
 from effx.errors import EffxError, GateError
 from effx.host import locks
 from effx.meters import running
+from effx.recipe.execute import unchanged
 from effx.recipe.execute.protocol import CellOutcome, CellSpec, RefusedError, StageOutput
-from effx.recipe.execute.store import RECORD, SETTLED, CellRecord, CellStore
+from effx.recipe.execute.store import RECORD, SETTLED, CellRecord, CellStore, sizes
+from effx.recipe.graph.digests import Digests
 
 
 class StageFunction(Protocol):
@@ -42,7 +44,8 @@ def settle(spec: CellSpec) -> CellOutcome:
     """Do a cell and write its record, unless another run has.
 
     Raises:
-        EffxError: the cell failed; nothing is written, and it will be tried again.
+        EffxError: the cell failed, or its rows or model changed since the run was planned; nothing is
+            written, and it will be tried again.
     """
     store = CellStore(spec.workspace)
     with locks.hold(store.lock(spec.run_key)) as lock:
@@ -54,6 +57,8 @@ def settle(spec: CellSpec) -> CellOutcome:
 
 def _do(store: CellStore, spec: CellSpec, lock: locks.Lock) -> CellOutcome:
     started, clock = now(), time.perf_counter()
+    digests = Digests(store.digests)
+    unchanged.check(spec, digests)
     store.note("begun", spec.key, spec.id)
     with store.settle(spec.key) as folder:
         output, outcome = StageOutput(None), "done"
@@ -64,12 +69,14 @@ def _do(store: CellStore, spec: CellSpec, lock: locks.Lock) -> CellOutcome:
             output, outcome = StageOutput(None, str(error)), "gate"
         except RefusedError as error:
             output, outcome = StageOutput(None, str(error)), "refused"
+        unchanged.check(spec, digests)
         seconds = round(time.perf_counter() - clock, 3)
         record = CellRecord(
             key=spec.key, stage=spec.stage, name=spec.name, outcome=outcome, note=output.note,
             digest=output.digest, seconds=seconds, work=spec.work, group=spec.group, started=started,
             host=socket.gethostname(), threads=spec.threads, settings=spec.settings, inputs=spec.inputs,
             sources={source.id: source.key for source in spec.sources},
+            sizes=sizes(folder / spec.name) if outcome == "done" else None,
         )  # fmt: skip
         assert outcome in SETTLED
         files.write_json(folder / RECORD, record.to_json())

@@ -61,6 +61,8 @@ class CellRecord:
     inputs: CellInputs
     sources: dict[str, str]
     """Cells that it read, by id, and their keys."""
+    sizes: dict[str, int] | None = None
+    """Bytes of each file of the output, by its path within; None: a record of an earlier version."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the record as cell.json has it."""
@@ -128,10 +130,12 @@ class CellStore:
         return record if not artifact or self.has_artifact(record) else None
 
     def has_artifact(self, record: CellRecord) -> bool:
-        """Whether the output of a cell is in its folder."""
+        """Whether the output of a cell is in its folder, with all its files in their sizes."""
         folder = self.cell(record.key) / record.name
+        if record.sizes is not None and not _has(folder, record.sizes):
+            return False
         if record.digest is None:
-            return folder.is_dir() and any(folder.iterdir())
+            return folder.is_dir() and (record.sizes is not None or any(folder.iterdir()))
         for manifest in ("effx.json", "engine.json"):
             with contextlib.suppress(ArtifactError):
                 if records.read_json(folder / manifest).get("digest") == record.digest:
@@ -247,6 +251,20 @@ class CellStore:
             files.remove_leftovers(folder)
         for removed in parent.glob("*/.*.removed.*"):
             shutil.rmtree(removed, ignore_errors=True)
+
+
+def sizes(folder: Path) -> dict[str, int]:
+    """Return the bytes of every file in a folder, by its path within."""
+    found = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.stat().st_size for path in found}
+
+
+def _has(folder: Path, expected: Mapping[str, int]) -> bool:
+    """Return whether a folder has files of these sizes; it may have others too."""
+    try:
+        return all((folder / name).stat().st_size == size for name, size in expected.items())
+    except OSError:
+        return False
 
 
 def _link(link: Path, target: Path) -> None:

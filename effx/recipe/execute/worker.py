@@ -17,6 +17,7 @@ import queue
 import signal
 import sys
 import threading
+import time
 import traceback
 
 from effx import progress, signals
@@ -55,18 +56,23 @@ def _next(lines: queue.Queue[str | None]) -> str | None:
 def _attempt(spec: CellSpec) -> CellOutcome:
     """Do a cell; every error becomes an outcome, so that the other cells are still done."""
     _log_to(spec)
+    clock = time.perf_counter()
+
+    def failed(note: str) -> CellOutcome:
+        return CellOutcome("failed", note, round(time.perf_counter() - clock, 3))
+
     try:
         return settle(spec)
     except KeyboardInterrupt:
         return CellOutcome("stopped", "stopped")
     except EffxError as error:
-        return CellOutcome("failed", str(error))
+        return failed(str(error))
     except MemoryError:
-        return CellOutcome("failed", "not enough memory")
+        return failed("not enough memory")
     except Exception as error:  # libraries raise many kinds
         traceback.print_exc()
         message = one_line(error)
-        return CellOutcome("failed", f"{type(error).__name__}: {message}")
+        return failed(f"{type(error).__name__}: {message}")
 
 
 def _log_to(spec: CellSpec) -> None:

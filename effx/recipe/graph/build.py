@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from effx.recipe.graph import lottery, multitask, sweeps
+from effx.recipe.graph import lottery, multitask, processor, sweeps
 from effx.recipe.graph.cells import Cell, CellBuilder, chosen_by_time, data_paths
 from effx.recipe.graph.chains import Chain, chains, chains_of, exported_variants, has_search, joined
 from effx.recipe.graph.digests import Digests
@@ -213,6 +213,7 @@ def _engines(builder: CellBuilder, checkpoint: Cell, task: TaskEntry, variant: s
             calibration_rows=builder.recipe.calibration_rows,
             built_for=built_for,
             host=host if timed else None,
+            **processor.of_engine(variant, wanted.backend, wanted.device),
         )
         engines.append(
             builder.add(

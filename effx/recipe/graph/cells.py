@@ -23,6 +23,7 @@ from typing import Any
 from effx import data, files
 from effx.errors import UsageError
 from effx.recipe.execute.protocol import CellInputs, LocalPaths
+from effx.recipe.graph import processor
 from effx.recipe.graph.digests import Digests
 from effx.recipe.language.recipe import DEMO_MODEL, ModelEntry, Recipe, TaskEntry
 from effx.specs import backends, variants
@@ -126,7 +127,7 @@ class CellBuilder:
         Args:
             stage: its stage.
             name: of the folder that it makes.
-            settings: of the stage's type.
+            settings: of the stage's type; the precision auto is replaced by what this machine trains in.
             local_paths: where its rows and model are.
             sources: ids of the cells it reads.
             rows: digests of the task's rows.
@@ -141,6 +142,7 @@ class CellBuilder:
         code = self.digests.code(stage, backends, meter)
         versions = self.digests.versions(stage, backends)
         inputs = CellInputs(code, versions, rows, model)
+        settings = processor.trained(stage, settings)
         cell = Cell(stage, name, settings, local_paths or LocalPaths(), inputs, sources, **options)
         if cell.id in self._ids:
             raise UsageError(

@@ -22,7 +22,7 @@ import functools
 import hashlib
 import importlib.metadata
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -49,8 +49,10 @@ They count for stages whose row names them in ``code``: the texts of these are t
 """
 _FOLDERS_WITHOUT_EFFECT = ("manifests/",)
 """Likewise."""
-_TABLES = {"BACKENDS", "BUILDERS", "METERS", "PRESETS", "STAGES", "TASKS", "_ROWS"}
+_TABLES = {"BACKENDS", "BUILDERS", "METERS", "PRESETS", "STAGES", "TASKS"}
 """Tables whose rows are not code: a cell's settings and inputs have what it uses of them."""
+_TABLES_OF_SPECS = {"_ROWS"}
+"""Likewise, in modules of ``specs/``; elsewhere the name is that of a number."""
 _BY_DEFINITION = "specs/"
 """Modules of which only the imported definitions count."""
 Imports = dict[str, list[str] | None]
@@ -142,7 +144,9 @@ class Digests:
                 part = f"{name} {definition or ''}"
                 if part in parts:
                     continue
-                module = self._of(path, f"code {definition}", functools.partial(_code, definition=definition))
+                module = self._of(
+                    path, f"syntax {definition}", functools.partial(_code, definition=definition)
+                )
                 parts[part] = module["digest"]
                 todo += [(_ROOT / file, names) for file, names in module["imports"].items()]
         parts |= {path.name: self.file(path) for path in assets(stage)}
@@ -244,12 +248,16 @@ def _code_at(path: Path, changed_ns: int, definition: str | None) -> dict[str, A
         used = {node.id for node in ast.walk(module) if isinstance(node, ast.Name)} | {definition}
         unused = {name for statement in body for name in _defined(statement)} - used
     imports = _imports(module, path, unused)
-    stripped = _Stripped().visit(module)
+    in_specs = path.relative_to(_ROOT).as_posix().startswith(_BY_DEFINITION)
+    stripped = _Stripped(_TABLES | _TABLES_OF_SPECS if in_specs else _TABLES).visit(module)
     return {"digest": hashlib.sha256(ast.dump(stripped).encode()).hexdigest(), "imports": imports}
 
 
 class _Stripped(ast.NodeTransformer):
     """Removes what decides nothing: docstrings, imports of effx, tables, types of arguments and results."""
+
+    def __init__(self, tables: Collection[str]) -> None:
+        self._tables = frozenset(tables)
 
     def visit_arg(self, node: ast.arg) -> ast.AST:
         node.annotation = None
@@ -270,10 +278,10 @@ class _Stripped(ast.NodeTransformer):
         return None if _is_ours(node.module or "") else node
 
     def visit_Assign(self, node: ast.Assign) -> ast.AST | None:
-        return None if _defined(node) & _TABLES else self.generic_visit(node)
+        return None if _defined(node) & self._tables else self.generic_visit(node)
 
     def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST | None:
-        return None if _defined(node) & _TABLES else self.generic_visit(node)
+        return None if _defined(node) & self._tables else self.generic_visit(node)
 
 
 def _needed(body: Sequence[ast.stmt], definition: str) -> list[ast.stmt]:

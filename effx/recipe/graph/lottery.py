@@ -21,6 +21,7 @@ from typing import Any
 
 from effx.errors import UsageError
 from effx.recipe.execute.protocol import LocalPaths
+from effx.recipe.graph import processor
 from effx.recipe.graph.cells import Cell, CellBuilder, data_paths
 from effx.recipe.graph.chains import joined
 from effx.recipe.language.recipe import ModelEntry, TaskEntry
@@ -371,6 +372,7 @@ class LotteryTicket:
         is_named: bool = False, keep: bool = True, **options: Any,
     ) -> Cell:  # fmt: skip
         """Add a cell, unless there is the same one; ``is_named``: it must have this name."""
+        settings = processor.trained(stage, settings)  # as those of the cells that there are
         cells, inputs = self._builder.cells, (options.get("rows"), options.get("model"))
         for index, cell in enumerate(cells):
             if (

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from effx import files, records
 from effx.recipe.execute.protocol import LocalPaths
 from effx.recipe.execute.stages import common
+from effx.recipe.graph import processor
 from effx.recipe.graph.cells import Cell, CellBuilder, chosen_by_time
 from effx.recipe.graph.plan import Artifacts
 from effx.recipe.language.recipe import TaskEntry
@@ -252,6 +253,7 @@ class _Cells:
             ExportStage(
                 variant=variant, backend=backend, device=self._device, built_for=self._workload,
                 host=self._host if timed else None,
+                **processor.of_engine(variant, backend, self._device),
             ),
             (checkpoint,), backends=(backend,), alone=True, group=f"{variant} {backend}",
         )  # fmt: skip

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +16,7 @@ from ruamel.yaml.comments import CommentedMap, CommentedSeq, TaggedScalar
 from ruamel.yaml.constructor import RoundTripConstructor
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
-from effx.errors import one_line
+from effx.errors import nearest, one_line
 
 KeyPath = tuple[str | int, ...]
 """Keys and list indices from the top of a document."""
@@ -163,11 +163,17 @@ class _PlainValues:
             return None
         if isinstance(value, CommentedMap):
             self.paths.setdefault(id(value), path)
-            return {
-                name: self.plain(child, (*path, name), _line_of(value, key) or line)
-                for key, child in value.items()
-                if self._nodes <= _MOST_NODES and (name := self._name(key, path, line)) is not None
-            }
+            plain: dict[str, Any] = {}
+            for key, child in value.items():
+                at = self._where or _line_of(value, key) or line
+                if self._nodes > _MOST_NODES or (name := self._name(key, path, at)) is None:
+                    continue
+                if name in plain:  # YAML takes 1 and '1' for two keys
+                    text = f"duplicate key, first on {self.positions[(*path, name)]}."
+                    self.problems.append(Problem(at, dotted((*path, name)), text))
+                    continue
+                plain[name] = self.plain(child, (*path, name), at)
+            return plain
         if isinstance(value, CommentedSeq):
             return [
                 self.plain(child, (*path, index), f"line {value.lc.item(index)[0] + 1}")
@@ -183,10 +189,22 @@ class _PlainValues:
         return _scalar(value)
 
     def _name(self, key: Any, path: KeyPath, line: str) -> str | None:
-        if isinstance(key, str | int | float) and str(key) and _is_printable(str(key)):
+        if isinstance(key, str) and key and _is_printable(key):
             return str(key)
+        if type(key) is int:  # one that is written in another way, such as 010 or 0x10, is of another type
+            return str(key)
+        if isinstance(key, bool | int | float) or type(key).__name__ == "ScalarBoolean":
+            text = f"YAML reads the key as the {_kind_of(key)}: write it in quotes."
+            self.problems.append(Problem(line, dotted(path), text))
+            return None
         self.problems.append(Problem(line, dotted(path), "expected text as the key."))
         return None
+
+
+def _kind_of(key: Any) -> str:
+    """Return what YAML reads a key as that is not text."""
+    value = _scalar(key)
+    return f"truth value {str(value).lower()}" if isinstance(value, bool) else f"number {value}"
 
 
 def _is_printable(text: str) -> bool:
@@ -214,11 +232,12 @@ def _scalar(value: Any) -> Any:
     return str(value)
 
 
-def override(document: Document, assignments: Sequence[str]) -> None:
+def override(document: Document, assignments: Sequence[str], labelled: Collection[str] = ()) -> None:
     """Apply ``KEY=VALUE``: KEY is dotted, VALUE is YAML; the last one wins.
 
     A number in KEY is an index of a list. Missing or empty mappings on the way are created; the schema
-    checks whether the key exists.
+    checks whether the key exists. In the sections ``labelled`` users choose the keys: there a key within an
+    entry that is missing is a mistake, unless the section is missing too.
     """
     for assignment in assignments:
         where = f"--set {assignment}"
@@ -229,6 +248,11 @@ def override(document: Document, assignments: Sequence[str]) -> None:
             continue
         value = parse(text, where) if text.strip() else Document(None, {(): where})
         document.problems += value.problems
+        section = document.value.get(path[0]) if len(path) > 2 and path[0] in labelled else None
+        if isinstance(section, dict) and section and path[1] not in section:
+            text = f"there is no such entry.{nearest(path[1], section)} Known: {', '.join(section)}."
+            document.problems.append(Problem(where, ".".join(path[:2]), f"{text} To add it, set all of it."))
+            continue
         _assign(document, path, value, where)
 
 

@@ -182,7 +182,7 @@ class Budgets(Settings):
     total_s: Positive | None = None
     """No cell is started after this time; running cells are finished."""
     cell_s: Positive | None = None
-    """A cell that takes longer is stopped, and counts as failed."""
+    """A cell that takes longer is stopped, and counts as failed. Time in the queue of Ray does not count."""
     threads: Count | None = None
     """Compute threads of a cell; None: the available processors, shared by ``at_once``."""
     at_once: Count = 1
@@ -280,7 +280,9 @@ class RecipeBase(Settings):
             "workloads": _given(self.workloads),
             "budgets": _given(self.budgets),
         }
-        return {key: value for key, value in whole.items() if value not in ({}, [], None)}
+        return {  # without the key, variants have a default
+            key: value for key, value in whole.items() if value not in ({}, [], None) or key == "variants"
+        }
 
 
 if TYPE_CHECKING:

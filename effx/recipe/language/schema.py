@@ -49,7 +49,7 @@ from effx.specs.levels import SUPER
 from effx.specs.lottery import rewind_refusal
 from effx.specs.multitask import MultitaskSettings
 from effx.specs.settings import Settings
-from effx.specs.stages import SECTIONS
+from effx.specs.stages import SECTIONS, StageSpec
 from effx.specs.tasks import NAME, NAMING, TASKS, Task
 from effx.specs.tickets import TicketSettings
 from effx.specs.training import FinetuneSettings, steps_of, unknown_steps
@@ -112,7 +112,7 @@ def load(path: str | Path, assignments: Sequence[str] = (), *, workspace: str | 
     if not isinstance(document.value, dict):
         document.wrong((), f"expected a mapping with {', '.join(_KEYS)}.")
         raise RecipeError(path, document.problems)
-    documents.override(document, assignments)
+    documents.override(document, assignments, tuple(_LABELLED))
     recipe = _RecipeReader(document, path).read(workspace)
     if recipe is None or document.problems:
         raise RecipeError(path, sorted(document.problems, key=_order))
@@ -146,6 +146,8 @@ class _RecipeReader:
         except ValidationError as error:
             for detail in settings.details(error):
                 self._note(detail)
+        else:
+            recipe = _with_limits(recipe)
         for section in ("tasks", "models"):
             if not self._entries.get(section, True) and not self._document.problems:
                 self._document.wrong((section,), "expected at least one entry.")
@@ -153,6 +155,10 @@ class _RecipeReader:
         self._check_models()
         self._check_labels()
         self._check_backends()
+        where = self._document.where(("tickets",))
+        if "tickets" in self._root and self._root["tickets"] is None and not where.startswith("--set"):
+            text = "has no value: write tickets: {} for a search with default settings, or remove the key."
+            self._document.wrong(("tickets",), text)
         if recipe is not None:
             self._check_exit_rules(recipe)
             self._check_strides(recipe)
@@ -176,7 +182,7 @@ class _RecipeReader:
             if value is not None and key not in _LABELLED and key not in _LISTED
         }
         name = root.get("name")
-        if name is None or isinstance(name, str | int):
+        if name is None or (isinstance(name, str | int) and not isinstance(name, bool)):
             values["name"] = files.safe_name(str(name if name is not None else self._path.stem))
             values.setdefault("workspace", f"effx-{values['name']}")
         values.setdefault("workspace", "")
@@ -239,18 +245,17 @@ class _RecipeReader:
         given = {key: value for key, value in entry.items() if value is not None and key not in _HIDDEN}
         label = entry["label"]
         if section == "tasks":
-            limit = self._root.get("limit")
-            usable = isinstance(limit, int) and not isinstance(limit, bool) and limit > 0
-            folder = {"data": os.path.expanduser(str(given["data"]))} if "data" in given else {}
-            values = {**({"limit": limit} if usable else {}), **given, **folder}
-            return {**_nested(TaskEntry, values), "name": label}
+            if isinstance(given.get("data"), str):
+                given["data"] = os.path.expanduser(given["data"])
+            return {**_nested(TaskEntry, given), "name": label}
         if section == "models":
             source = given.get("source", label)
             source = os.path.expanduser(source) if isinstance(source, str) and _is_path(source) else source
             return {**_nested(ModelEntry, {**given, "source": source}), "label": label}
         row = SECTIONS[section]
-        if row.section is not None and row.section.bare_label and not given:
-            given = {row.section.bare_label: label}
+        named = row.section.bare_label if row.section is not None else None
+        if named is not None and named not in given and (not given or _is_value(row, named, label)):
+            given = {named: label, **given}
         if row.continues and "of" not in given and not joins_tasks(row):
             before = next(name for name, earlier in SECTIONS.items() if earlier.name in row.follows)
             given["of"] = [entry["label"] for entry in self._entries[before]]
@@ -338,7 +343,7 @@ class _RecipeReader:
                                            f"FILE or FOLDER. Known: {', '.join(TASKS)}.")  # fmt: skip
             elif name in TASKS and (reason := TASKS[name].behavior.refused.get("training")):
                 self._document.wrong(path, f"{reason}.")
-            if isinstance(folder, str) and not Path(folder).expanduser().exists():
+            if isinstance(folder, str | int | float) and not Path(str(folder)).expanduser().exists():
                 self._document.wrong((*path, "data"), f"{folder}: there is no such file or folder.")
 
     def _check_models(self) -> None:
@@ -384,6 +389,8 @@ class _RecipeReader:
     def _check_backends(self) -> None:
         seen = []
         value = self._root.get("backends")
+        if value == []:
+            self._document.wrong(("backends",), "expected at least one entry.")
         for index, item in enumerate(value if isinstance(value, list) else []):
             entry = item if isinstance(item, dict) else {"backend": item}
             wanted = (entry.get("backend"), entry.get("device"))
@@ -635,7 +642,7 @@ class _RecipeReader:
         for key, text in clashes(recipe):
             document.wrong(tuple(key.split(".", 1)), text)
         variants_of = {chain: set(exported_variants(recipe, chain)) for chain in chosen}
-        if not variants_of and self._root.get("variants") is not None:
+        if not variants_of and self._root.get("variants"):
             document.wrong(("variants",), "there is no checkpoint to export: add regimes.")
         for index, variant in enumerate(recipe.variants):
             if not any(variant in of for of in variants_of.values()):
@@ -659,6 +666,27 @@ class _RecipeReader:
                         f"no variant of the recipe is built from it. Add one with '{word}', e.g. {word}+int8."
                     )
                     document.wrong((section, entry.label), text)
+
+
+def _with_limits(recipe: Recipe) -> Recipe:
+    """Return a recipe whose tasks have its limit, as it was validated, where they have none."""
+    if recipe.limit is None:
+        return recipe
+    tasks = tuple(
+        task if task.limit is not None else task.model_copy(update={"limit": recipe.limit})
+        for task in recipe.tasks
+    )
+    return recipe.model_copy(update={"tasks": tasks})
+
+
+def _is_value(row: StageSpec, name: str, value: str) -> bool:
+    """Return whether a setting of a stage's section may have a value."""
+    assert row.section is not None
+    try:
+        row.section.settings.of(**{name: value})
+    except UsageError:
+        return False
+    return True
 
 
 def _nested(entry: type[Settings], values: Any) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import os
 import random
@@ -12,15 +13,19 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from effx import files
 from effx.analysis.techniques import Compared, kind, technique
 from effx.artifacts import Checkpoint
 from effx.cli import run as command
-from effx.errors import StoppedError
+from effx.errors import StoppedError, TrainingError
 from effx.recipe import load, plan, run
+from effx.recipe.execute import run as runs
+from effx.recipe.execute import worker
 from effx.recipe.execute.executors import LocalExecutor
 from effx.recipe.execute.process import WorkerProcess
 from effx.recipe.execute.protocol import CellInputs, CellOutcome, CellSpec, LocalPaths
@@ -53,7 +58,7 @@ class Scripted:
 
     host = "here"
     threads: int | None = 1
-    shows_progress = False
+    shows_progress, queues = False, False
 
     def __init__(self, slots: int = 1, **outcomes: str) -> None:
         self.slots, self._outcomes = slots, outcomes
@@ -124,6 +129,44 @@ def test_a_failure_blocks_only_the_cells_that_depend_on_it(recipe: Path, tmp_pat
     assert last.started == []
 
 
+def test_a_run_in_which_nothing_could_be_built_has_not_succeeded(recipe: Path, tmp_path: Path) -> None:
+    read = load(recipe, workspace=tmp_path / "w")
+    result = run(read, executor=Scripted(fp32="refused"))
+    assert states(result)["profile sst2"] == states(result)["report quick"] == "blocked"
+    assert result.exit_code == 1
+
+
+def test_a_dry_run_reads_a_workspace_that_cannot_be_written(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(load(recipe, workspace=tmp_path / "w"), executor=Scripted())
+    (tmp_path / "w" / ".digests.json").unlink(missing_ok=True)
+
+    def refuse(path: Path, *_: Any, **__: Any) -> None:
+        raise files.cannot_write(path, OSError(errno.EROFS, "Read-only file system"))
+
+    monkeypatch.setattr(files, "write_atomic", refuse)
+    assert command(["run", str(recipe), "-o", str(tmp_path / "w"), "--dry-run"]) == 0
+    assert "4 cells in " in capsys.readouterr().out
+    assert command(["run", str(recipe), "-o", str(tmp_path / "w")]) == 2
+    assert "Read-only file system" in capsys.readouterr().err
+
+
+def test_a_failed_cell_has_the_time_that_it_took(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(spec: CellSpec) -> CellOutcome:
+        clock.append(clock[-1] + 71.0)
+        raise TrainingError("it diverged")
+
+    clock = [5.0]
+    monkeypatch.setattr(worker, "settle", fail)
+    monkeypatch.setattr(worker, "_log_to", lambda spec: None)
+    monkeypatch.setattr(worker.time, "perf_counter", lambda: clock[-1])
+    spec = CellSpec(str(tmp_path), "key", "finetune", "a", {}, LocalPaths(), CellInputs())
+    assert worker._attempt(spec) == CellOutcome("failed", "it diverged", 71.0)
+
+
 def test_independent_cells_run_at_once(recipe: Path, tmp_path: Path) -> None:
     executor = Scripted(slots=3)
     assert run(load(recipe, ["seeds=[0, 1, 2, 3]"], workspace=tmp_path), executor=executor).exit_code == 0
@@ -139,6 +182,56 @@ def test_budgets(recipe: Path, tmp_path: Path) -> None:
     result = run(read, executor=Scripted(full="hang"))
     assert states(result)["finetune sst2-tiny-full-s0"] == "failed"
     assert result.plan.entries["finetune sst2-tiny-full-s0"].note == "took longer than budgets.cell_s = 0.3"
+
+
+class Queue(Scripted):
+    """Takes all cells at once, and does one after the other: as a cluster with one GPU."""
+
+    queues = True
+
+    def __init__(self, clock: list[float], took: dict[str, float]) -> None:
+        super().__init__(slots=3)
+        self._clock, self._took = clock, took
+        self._ends: float | None = None
+
+    def poll(self) -> dict[str, CellOutcome]:
+        for key, spec in self._running.items():
+            seconds = next(value for part, value in self._took.items() if part in spec.name)
+            if self._ends is None:
+                CellStore(spec.workspace).note("begun", key, spec.id)
+                self._ends = self._clock[-1] + seconds
+            if self._clock[-1] < self._ends:
+                return {}
+            self._ends = None
+            self._settle(spec, "done")
+            del self._running[key]
+            return {key: CellOutcome("done", "", seconds)}
+        return {}
+
+    def stop(self, key: str | None = None) -> None:
+        super().stop(key)
+        self._ends = None
+
+
+def test_the_time_in_a_queue_is_not_that_of_a_cell(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [100.0]
+    passes = SimpleNamespace(monotonic=lambda: clock[-1], sleep=lambda s: clock.append(clock[-1] + s))
+    monkeypatch.setattr(runs, "time", passes)
+    sets = ["seeds=[0, 1, 2]", "variants=[]", "budgets.cell_s=15"]
+    read = load(recipe, sets, workspace=tmp_path / "a")
+    result = run(read, executor=Queue(clock, {"full": 10.0}))
+    assert set(states(result).values()) == {"done"}  # the third began after 20 s
+    assert clock[-1] >= 130
+    read = load(recipe, sets, workspace=tmp_path / "b")
+    result = run(read, executor=Queue(clock, {"s1": 40.0, "full": 10.0}))
+    assert [states(result)[f"finetune sst2-tiny-full-s{seed}"] for seed in range(3)] == [
+        "done", "failed", "done",
+    ]  # fmt: skip
+    failed = result.plan.entries["finetune sst2-tiny-full-s1"]
+    assert failed.note == "took longer than budgets.cell_s = 15"
+    assert failed.seconds is not None and 15 < failed.seconds < 17
 
 
 def test_ctrl_c_keeps_completed_cells(

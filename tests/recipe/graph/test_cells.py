@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 
 from effx.errors import ArtifactError, UsageError
+from effx.host import cpu
 from effx.recipe import load
 from effx.recipe import plan as plan_of
 from effx.recipe.execute import settle
-from effx.recipe.graph import build, digests
+from effx.recipe.graph import build, digests, processor
 from effx.recipe.graph.cells import Cell
 from effx.recipe.graph.estimate import Estimates
 from effx.recipe.graph.plan import CellPlan
@@ -183,6 +184,31 @@ def test_keys_do_not_depend_on_where_files_are(folder: Path) -> None:
     assert keys(folder, "budgets.threads=1", "name=recipe") == first
 
 
+def test_what_decides_a_result_of_the_processor_is_in_its_key(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def on(*flags: str) -> None:
+        monkeypatch.setattr(cpu, "this_cpu", lambda: cpu.Cpu("a processor", frozenset(flags), "x86_64"))
+
+    monkeypatch.setattr(processor, "_may_have_gpu", lambda: False)
+    fixed = ("training.precision=fp32", "backends=[onnxruntime, torch]", "pruned={}", "lottery={}",
+             "tokens={}", "exits={}", "variants=[fp32, bf16, int8-dynamic]")  # fmt: skip
+    on("avx512_bf16", "avx512_vnni")
+    whole, before, both = keys(folder), keys(folder, *fixed), plan(folder).entries
+    assert {entry.cell.settings.flat().get("precision", "bf16") for entry in both.values()} == {"bf16"}
+    on("avx512_bf16")
+    exports = {name for name in before if name.startswith("export")}
+    ends = {"profile sst2", "report recipe"}
+    assert changed(before, keys(folder, *fixed)) == ends | {
+        name for name in exports if name.endswith(".int8-dynamic.onnxruntime")
+    }  # fmt: skip
+    on("avx512_vnni")
+    built = {name for name in exports if name.endswith(".bf16.torch")}
+    assert built and changed(before, keys(folder, *fixed)) == ends | built
+    assert changed(whole, keys(folder)) == set(whole)  # all begin with a training whose precision is auto
+    assert keys(folder) == keys(folder, "training.precision=fp32")
+
+
 def test_a_change_changes_the_keys_of_all_that_depends_on_it(folder: Path) -> None:
     before = keys(folder)
     ends = {"profile sst2", "report recipe"}
@@ -323,6 +349,17 @@ def test_a_change_of_code_changes_the_keys_of_its_cells_and_of_what_reads_them(
     assert changed(before, keys(folder)) == {name for name in before if "early" in name} | {
         "profile sst2", "report recipe",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("change", [("_ROWS = 64", "_ROWS = 1"), ("_BATCH = 16", "_BATCH = 1")])
+def test_the_queries_in_which_candidates_are_timed_are_in_the_key(
+    folder: Path, package: Path, change: tuple[str, str]
+) -> None:
+    before = code_of_stages(folder)
+    path = package / "export" / "fastest.py"
+    assert change[0] in path.read_text()
+    path.write_text(path.read_text().replace(*change))
+    assert "export" in changed(before, code_of_stages(folder))
 
 
 def test_an_unknown_backend_has_no_key(tmp_path: Path) -> None:

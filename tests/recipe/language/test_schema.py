@@ -103,6 +103,22 @@ def test_ten_mistakes_are_ten_messages_with_their_lines(
             GOOD + "backends: [torch, onnxruntime, {backend: torch}]\n",
             "line 4: backends.2: duplicate backend 'torch'",
         ),
+        (
+            GOOD + "regimes:\n  1: {lr: 1e-3}\n  '1': {lr: 1e-5}\n",
+            "line 6: regimes.1: duplicate key, first on line 5.",
+        ),
+        (
+            GOOD + "regimes:\n  a: {}\n  0.10: {lr: 1e-3}\n",
+            "line 6: regimes: YAML reads the key as the number 0.1: write it in quotes.",
+        ),
+        (GOOD + "regimes:\n  010: {}\n", "line 5: regimes: YAML reads the key as the number 10: write"),
+        (GOOD + "regimes: {1e3: {}}\n", "line 4: regimes: YAML reads the key as the number 1000.0: write"),
+        (
+            GOOD + "regimes: {true: {}}\n",
+            "line 4: regimes: YAML reads the key as the truth value true: write",
+        ),
+        (GOOD + "backends: []\n", "line 4: backends: expected at least one entry."),
+        (GOOD + "tickets:\n", "line 4: tickets: has no value: write tickets: {} for a search"),
         (GOOD + "seeds: true\n", "line 4: seeds: expected a list of integers"),
         (GOOD + "training: 3\n", "line 4: training: expected a mapping, got 3"),
         (GOOD + "training: {lr: .nan}\n", "line 4: training.lr: expected a number > 0, got nan"),
@@ -235,6 +251,73 @@ def test_numbers_are_read_as_the_type_of_their_setting(tmp_path: Path) -> None:
     recipe = read(tmp_path, GOOD + "lottery: {zeros: {sparsity: 70.0}}\n")
     sparsity = recipe.lottery[0].settings.sparsity
     assert (sparsity, type(sparsity)) == (70, int)
+
+
+@pytest.mark.parametrize("value", ["300", "3e2", "300.0", "'300'"])
+def test_the_limit_of_the_recipe_is_that_of_its_tasks_however_it_is_written(
+    tmp_path: Path, value: str
+) -> None:
+    text = "tasks: {demo: {}, sst2: {limit: 7}}\nmodels: {tiny: demo}\n"
+    for recipe in (read(tmp_path, f"{text}limit: {value}\n"), read(tmp_path, text, f"limit={value}")):
+        assert [task.limit for task in recipe.tasks] == [300, 7]
+        assert read(tmp_path, dump(recipe.resolved())) == recipe
+    for wrong in ("0", "1.5", "true", "many"):
+        (line,) = mistakes(tmp_path, f"{text}limit: {wrong}\n")
+        assert line.startswith("line 3: limit: expected an integer >= 1")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("tasks: {mine: {data: 7}}\nmodels: [demo]\n", "line 1: tasks.mine.data: "),
+        ("tasks: {mine: {data: [rows]}}\nmodels: [demo]\n", "line 1: tasks.mine.data: "),
+        (GOOD + "name: true\n", "line 4: name: "),
+    ],
+)
+def test_values_of_another_type_are_not_read_as_text(tmp_path: Path, text: str, message: str) -> None:
+    assert any(line.startswith(message) for line in mistakes(tmp_path, text))
+
+
+def test_a_label_that_is_a_regime_is_that_regime_whatever_else_is_set(tmp_path: Path) -> None:
+    def regimes(text: str, *assignments: str) -> dict[str, tuple[str, float]]:
+        recipe = read(tmp_path, f"{GOOD}regimes: {text}\n", *assignments)
+        assert read(tmp_path, dump(recipe.resolved())) == recipe
+        return {
+            entry.label: (entry.settings.regime, entry.settings.learning_rate) for entry in recipe.regimes
+        }
+
+    whole = FinetuneSettings().learning_rate
+    head = FinetuneSettings.of(regime="frozen").learning_rate
+    assert regimes("{frozen: , last-2: {}, full: }", "regimes.frozen.epochs=5") == {
+        "frozen": ("frozen", head), "last-2": ("last-2", whole), "full": ("full", whole),
+    }  # fmt: skip
+    assert regimes("{last-1: {lr: 1e-3}, frozen: {regime: full, epochs: 1}, other: {epochs: 1}}") == {
+        "last-1": ("last-1", 1e-3), "frozen": ("full", whole), "other": ("full", whole),
+    }  # fmt: skip
+
+
+def test_overrides_change_entries_that_there_are_and_add_whole_ones(tmp_path: Path) -> None:
+    text = GOOD + "regimes: {full: , last-1: {max_length: 32}}\n"
+    (line,) = mistakes(tmp_path, text, "regimes.last1.lr=1e-3")
+    assert line.startswith("--set regimes.last1.lr=1e-3: regimes.last1: there is no such entry. Did you mean")
+    added = read(tmp_path, text, "regimes.frozen={lr: 1e-3}", "regimes.frozen.epochs=1")
+    assert added.regimes[-1].settings.given() == {"regime": "frozen", "lr": 1e-3, "epochs": 1.0}
+    assert read(tmp_path, GOOD, "regimes.frozen.epochs=1").regimes[0].settings.regime == "frozen"
+
+
+def test_whole_numbers_and_quoted_numbers_are_labels(tmp_path: Path) -> None:
+    recipe = read(tmp_path, GOOD + "regimes: {1: {lr: 1e-3}, '010': {lr: 1e-4}, '0.10': {lr: 1e-5}}\n")
+    assert [entry.label for entry in recipe.regimes] == ["1", "010", "0.10"]
+
+
+def test_a_recipe_without_variants_is_written_as_one(tmp_path: Path) -> None:
+    tickets = "tickets: {levels: [20]}\n"
+    trained = "tasks: [demo]\nmodels: {m: bert-base-uncased}\n"
+    for text in (GOOD + "variants: []\n", trained + tickets):
+        recipe = read(tmp_path, text)
+        again = read(tmp_path, dump(recipe.resolved()))
+        assert again == recipe and again.variants == ()
+    assert read(tmp_path, trained + tickets, "tickets=").tickets is None
 
 
 def test_what_becomes_of_a_models_head_is_set_for_the_model(tmp_path: Path) -> None:

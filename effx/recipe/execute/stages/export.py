@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from effx.errors import EffxError
+from effx.host import cpu
 from effx.recipe.execute.protocol import CellSpec, RefusedError, StageOutput
 from effx.recipe.execute.stages import common
 from effx.specs import backends, variants
@@ -11,12 +13,25 @@ from effx.specs.stages import ExportStage
 
 
 def run(cell: CellSpec, out: Path) -> StageOutput:
-    """Build one engine and check it against its checkpoint."""
+    """Build one engine and check it against its checkpoint.
+
+    A combination that cannot be built is refused for good: what the refusal depends on of the processor is
+    part of the cell's settings.
+    """
     from effx.export.build import refusal
     from effx.export.plan import export
 
     settings = common.settings(cell, ExportStage)
     device = backends.get(settings.backend).device(settings.device)
+    for name, planned, has in (
+        ("VNNI", settings.vnni, cpu.has_vnni()),
+        ("bf16 arithmetic", settings.bf16, cpu.has_bf16()),
+    ):
+        if planned not in (None, has):
+            raise EffxError(
+                f"{cell.name}: it was planned for a processor {'with' if planned else 'without'} {name}, "
+                "and this one differs: begin the run on a machine like those that build."
+            )
     reason = refusal(variants.parse(settings.variant), settings.backend, device)
     if reason:
         raise RefusedError(f"{cell.name}: {reason}.")
