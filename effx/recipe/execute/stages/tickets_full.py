@@ -6,7 +6,7 @@ from pathlib import Path
 
 from effx import files
 from effx.recipe.execute.protocol import CellSpec, StageOutput
-from effx.recipe.execute.stages import common
+from effx.recipe.execute.stages import common, teachers
 from effx.recipe.execute.stages.finetune import finetuned
 from effx.specs.stages import TicketsFullStage
 
@@ -23,7 +23,7 @@ def run(cell: CellSpec, out: Path) -> StageOutput:
         settings.finetune,
         keep_predictions=True,
         head=settings.head,
-        distillation=common.given_distillation(cell, settings),
+        distillation=teachers.given_distillation(cell, settings),
     )
     result = TicketResult.of(checkpoint, FULL, None, settings.finetune.training.seed)
     files.write_json(out / common.RESULT, result.to_json())
