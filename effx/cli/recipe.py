@@ -59,6 +59,8 @@ def command(
 
     check_executor(where)
     wanted = load(recipe, assignments, workspace=out)
+    if not dry_run or not wanted.folder.is_dir():  # a plan of what is done needs no more than to read it
+        files.check_writable(wanted.folder)
     if dry_run:
         planned = plan(wanted, identity.host().id)
         if as_json:
@@ -68,7 +70,6 @@ def command(
 
             console.print_plan(planned, wanted)
         return 0
-    files.check_writable(wanted.folder)
     try:
         result = run(wanted, executor=executor(where, wanted))
     except StoppedError as error:

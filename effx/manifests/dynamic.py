@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Annotated, Self
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from effx.manifests.fields import Positive, Scores, Share
 from effx.records import Record
@@ -107,7 +107,7 @@ class TokensTarget(Record):
 
     keep: Share | None = None
     """Mean share of the tokens to keep."""
-    max_drop: Share | None = None
+    max_drop: Annotated[float, Field(ge=0)] | None = None
     """Maximum loss of the primary metric, against the checkpoint with all tokens before this training."""
 
 

@@ -40,6 +40,7 @@ _STABLE_RATIO = 1.1
 _CHECKED_QUERIES = 100
 _RECORDING_RUNS = 3  # torch.compile warms up, records, and runs the recording
 _SPIN_S = 1e-3
+_PREPARING_S = 10.0
 _LEAD_QUERIES, _LEAD_S = 10, 0.02
 """Before a block: so many queries, or as many as take this long, are not timed."""
 _SCORING_S = 60.0
@@ -298,16 +299,22 @@ class Worker:
         Every window times the same few queries, because other queries take longer or shorter; between
         windows other queries run, so that more shapes are seen. Too few windows decide nothing.
 
-        On a GPU, where an engine has fixed lengths, and where a runtime prepares itself for a shape, each
-        shape that the workload may bring runs before that: what is recorded, compiled or reserved for a new
-        shape is not part of a query.
+        On a GPU, and where an engine has fixed lengths, each shape that the workload may bring runs before
+        that: what is recorded, compiled or reserved for a new shape is not part of a query. Where a runtime
+        prepares itself for a shape, which takes a few milliseconds, single rows of each length do, for ten
+        seconds at most.
         """
-        recorded = self._on_gpu or self._lengths is not None
-        if recorded or self._prepares_shapes:
+        if self._on_gpu or self._lengths is not None:
             prepare = getattr(self._session, "prepare", self._session.infer)
             for inputs in self._shapes(workload):
-                for _ in range(_RECORDING_RUNS if recorded else 1):
+                for _ in range(_RECORDING_RUNS):
                     prepare(inputs)
+        elif self._prepares_shapes and workload.batch == 1:
+            until_s = time.perf_counter() + _PREPARING_S
+            for inputs in self._shapes(workload):
+                self._session.infer(inputs)
+                if time.perf_counter() >= until_s:
+                    break
         start = time.perf_counter()
         stream = self._stream(workload, 0.0)
         same = list(islice(stream, _WINDOW_QUERIES))

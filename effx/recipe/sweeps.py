@@ -266,14 +266,14 @@ def adapt(
 
 
 def _check_teacher(teacher: GivenTeacher | None, workspace: Path) -> None:
-    """Raise :class:`UsageError` if a search would replace the checkpoint that it learns from by its own.
+    """Raise :class:`UsageError` if a search might replace the checkpoint that it learns from by its own.
 
     The same command would then learn from another teacher when it is given again.
     """
     if teacher is not None and Path(teacher.folder).resolve().is_relative_to(workspace.resolve()):
         raise UsageError(
-            f"the teacher {teacher.folder} lies in the workspace {workspace}, whose checkpoints this search "
-            "replaces: choose another workspace.", settings=("teacher", "out"),
+            f"the teacher {teacher.folder} lies in the workspace {workspace}, where this search writes "
+            "checkpoints of its own: choose another workspace.", settings=("teacher", "out"),
         )  # fmt: skip
 
 

@@ -142,7 +142,7 @@ def parse_loss(text: str) -> float:
     """Parse a loss of a metric: ``0.01`` or ``1%`` as 0.01, at most 2, as from a correlation of 1 to -1.
 
     Raises:
-        UsageError: the text is not a number of that form, or out of range.
+        UsageError: the text is not a number of that form, out of range, or 1, which could mean 1 %.
     """
     if text.strip().endswith("%"):
         return parse_share(text)
@@ -154,6 +154,8 @@ def parse_loss(text: str) -> float:
     if loss > _MOST_LOSS:
         hint = f" {loss:g} percentage points are {loss:g}%." if loss <= 100 else ""
         raise UsageError(f"'{text}': no metric loses more than {_MOST_LOSS:g}.{hint}")
+    if loss == 1:
+        raise UsageError(f"'{text}' could mean 1 % or all: write 1% or 100%.")
     return loss
 
 
@@ -164,7 +166,9 @@ class _Loss(Parsed):
         return core_schema.no_info_before_validator_function(self._number, handler(source))
 
     def _number(self, value: Any) -> Any:
-        return self._read(value) if isinstance(value, str | int) else value
+        if isinstance(value, float) and value == 1:  # as a manifest has 100%
+            return value
+        return self._read(value)
 
 
 LOSS = _Loss(parse_loss, "LOSS", "a loss, e.g. 0.01 or 1%")

@@ -291,19 +291,29 @@ def test_a_runtime_prepares_for_every_length_before_queries_are_timed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     class Preparing(Timed):
-        """A session that takes a second for the first query of each shape."""
+        """A session that takes some seconds more for the first query of each shape."""
 
-        def __init__(self) -> None:
+        def __init__(self, first_s: float) -> None:
             super().__init__(1e-5)
-            self.seen = set[tuple[int, ...]]()
+            self.first_s, self.seen = first_s, set[tuple[int, ...]]()
 
         def infer(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
             shape = inputs["input_ids"].shape
-            self.now += 0.0 if shape in self.seen else 1.0
+            self.now += 0.0 if shape in self.seen else self.first_s
             self.seen.add(shape)
             return super().infer(inputs)
 
-    worker = built(monkeypatch, session=Preparing())
+    worker = built(monkeypatch, session=Preparing(0.1))
     worker._prepares_shapes = True
     worker.warm_up(SINGLE_STREAM, 1.0)
-    assert max(worker.block(SINGLE_STREAM, 0.0, 400, 0.0, 1e9).samples_s) < 1.0
+    assert max(worker.block(SINGLE_STREAM, 0.0, 400, 0.0, 1e9).samples_s) < 0.1
+    slow = Preparing(5.0)
+    worker = built(monkeypatch, session=slow)
+    worker._prepares_shapes = True
+    worker.warm_up(SINGLE_STREAM, 1.0)
+    assert slow.now < 30  # where it takes long, not all lengths
+    batches = Preparing(5.0)
+    worker = built(monkeypatch, session=batches)
+    worker._prepares_shapes = True
+    worker.warm_up(OFFLINE, 1.0)
+    assert batches.now < 20  # what is little of a batch is not waited for

@@ -426,7 +426,9 @@ def test_two_runs_at_once_share_the_cells(recipe: Path, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_signal_stops_a_run_in_order(recipe: Path, tmp_path: Path) -> None:
     with start(recipe, tmp_path / "w", "--set", "seeds=[0]", stderr=subprocess.PIPE) as process:
-        time.sleep(6)
+        store, until = CellStore(tmp_path / "w"), time.monotonic() + 120
+        while not any(line["event"] == "begun" for line in store.journal()) and time.monotonic() < until:
+            time.sleep(0.2)
         process.send_signal(signal.SIGINT)
         assert process.stderr is not None
         last = process.stderr.read().decode().splitlines()[-1]
