@@ -59,7 +59,10 @@ def test_cells(recipe: Path) -> None:
     assert entries["multitask tiny-full-ticket-sharing-s0"].cell.sources == (
         "prune sst2-tiny-full-ticket-s0", "prune grades-tiny-full-ticket-s0",
     )  # fmt: skip
-    settings = MultitaskSettings.of(lr=4e-3, max_steps=3, max_length=16, seed=0, task_limit=["grades=40"])
+    settings = MultitaskSettings.of(
+        lr=4e-3, max_steps=3, max_length=16, seed=0, task_limit=["grades=40"],
+        precision=loop.choose_precision("auto"),
+    )  # fmt: skip
     assert entries["multitask tiny-mtdnn-s0"].cell.settings.multitask == settings  # type: ignore[attr-defined]
     further = entries["further grades-tiny-full-ticket-sharing-single-s0"].cell
     assert further.sources == ("multitask-checkpoint grades-tiny-full-ticket-sharing-s0",)
