@@ -28,6 +28,16 @@ def first_choice(runs: Sequence[Run]) -> Run:
     return max(unreduced, key=lambda run: (_is_reference(run), run.quality.value))
 
 
+def intended_baseline(runs: Sequence[Run]) -> Run:
+    """Return the engine that losses are relative to, also where its quality is unavailable.
+
+    Only an unreduced fp32 engine of the same checkpoint replaces it then: another one may be worse, and a
+    loss against it say nothing.
+    """
+    found, expected = baseline_of(runs), first_choice(runs)
+    return found if not expected.withdrawn("quality") or may_replace(found, expected) else expected
+
+
 def is_plain(run: Run) -> bool:
     """Whether an engine is usual, and nothing of it is reduced, its precision included."""
     return technique(run).name == "full" and run.engine.precision == "fp32" and is_usual(run)

@@ -26,7 +26,7 @@ from effx.analysis.baseline import is_usual
 from effx.analysis.cohorts import energy_of
 from effx.analysis.techniques import technique
 from effx.costs import Cost, EnergySpent, Expense
-from effx.formatting import significant
+from effx.formatting import outwards, significant
 from effx.results import Run
 from effx.stats import bootstrap
 
@@ -68,7 +68,7 @@ class Payback:
         if self.interval is None:
             return f"{text}, no interval"
         low, high = self.interval
-        return f"{text} [{_count(low)}, {'never' if high is None else _count(high)}]"
+        return f"{text} [{_outwards(low, up=False)}, {'never' if high is None else _outwards(high, up=True)}]"
 
 
 @dataclass(frozen=True)
@@ -136,6 +136,13 @@ def _count(queries: float) -> str:
     if whole >= 1_000_000:
         return f"{significant(whole / 1e6)} million"
     return f"{round(whole, -max(0, len(str(whole)) - 3)):,}"
+
+
+def _outwards(queries: float, *, up: bool) -> str:
+    """Return an end of an interval as :func:`_count` does, but rounded away from the other end."""
+    whole = int(outwards(queries, 0, up=up))
+    unit = 10 ** max(0, len(str(whole)) - 3)
+    return _count((-(-whole // unit) if up else whole // unit) * unit)
 
 
 def _partner(run: Run, unreduced: Sequence[Run]) -> Run | None:
@@ -214,8 +221,7 @@ def _queries(
             if least <= 0:
                 return None, None, "a query is not shown to take less"
             least_queries = math.ceil(least / saved_interval[1])
-            unit = 10 ** max(0, len(str(least_queries)) - 3)  # rounded down: more are not shown to be needed
-            at_least = _count(least_queries // unit * unit)
+            at_least = _outwards(least_queries, up=False)  # more are not shown to be needed
             return None, None, f"a query is not shown to take less; at least {at_least} queries"
         if extra < 0:
             return None, None, "it took less to make, and a query takes more"

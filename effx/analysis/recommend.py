@@ -35,6 +35,10 @@ from effx.specs.constraints import RecommendSettings
 from effx.stats import bootstrap
 
 
+class _NoBaselineError(UsageError):
+    """For a task on a host, losses would be relative to a worse engine than they should be."""
+
+
 def recommend(
     runs: Sequence[Run],
     objective: str | None = None,
@@ -44,6 +48,7 @@ def recommend(
     task: str | None = None,
     host: str | None = None,
     failures: Sequence[Failure] = (),
+    unanswered: list[str] | None = None,
 ) -> list[Recommendation | Unmet]:
     """Return an answer per task and host.
 
@@ -55,19 +60,22 @@ def recommend(
             :data:`effx.specs.constraints.MAX_DROP`, with 95 %.
         baseline: an engine's name; None: the most accurate unreduced fp32 engine. Where a single engine was
             measured there is none: no loss can be limited, and a remark says so. If losses are limited, and
-            that engine has to be left out, only an unreduced fp32 engine of the same checkpoint, or of other
-            rows, replaces it.
+            that engine has to be left out, only an unreduced fp32 engine of the same checkpoint replaces it,
+            or, if it was merely scored on other rows, one of any checkpoint.
         task: only this one.
         host: only this one.
         failures: engines that could not be measured. If that is the latest that is known of an engine, its
-            older results are left out, with a remark.
+            older results are left out, with a remark. If losses are limited, and one was never measured, an
+            unreduced fp32 engine is needed, or a named baseline: it may be the baseline itself.
+        unanswered: to which is added why a task on a host has no answer, where others have one.
 
     Engines that were not scored on the largest set of rows (the baseline's, if it is named) are left out,
     with a remark.
 
     Raises:
-        UsageError: no runs, an unknown name, an objective or constraint without a value for any engine, or a
-            baseline that is named, or that losses are limited against, and cannot be compared with.
+        UsageError: no runs, an unknown name, an objective or constraint without a value for any engine, or,
+            for every task and host, no engine that can be measured, or a baseline that is named, or that
+            losses are limited against, and cannot be compared with.
     """
     if not runs:
         raise UsageError("there are no results to choose from.")
@@ -92,6 +100,7 @@ def recommend(
         chosen = {key: group for key, group in chosen.items() if baseline in {run.name for run in group}}
     settings, current = settings or RecommendSettings(), cohorts.current_failures(failures, runs)
     answers, reasons = [], []
+    concerned: tuple[str, ...] = ()
     for group in chosen.values():
         of_group = {
             each.name: each.failure for each in current if any(cohorts.failed(each, run) for run in group)
@@ -105,10 +114,16 @@ def recommend(
             for each in current
             if (each.engine.task, each.host.id) == (group[0].task, group[0].host_id)
         }
-        answers.append(_answer(group, objective, settings, baseline, {**others, **of_group}))
+        try:
+            answers.append(_answer(group, objective, settings, baseline, {**others, **of_group}))
+        except _NoBaselineError as error:  # likewise
+            reasons.append(str(error))
+            concerned = error.settings
     if not answers:
-        raise UsageError("; ".join(reasons).removesuffix(".") + ".")
+        raise UsageError("; ".join(reasons).removesuffix(".") + ".", settings=concerned)
     progress.say(*reasons)
+    if unanswered is not None:
+        unanswered += reasons
     return answers
 
 
@@ -279,18 +294,32 @@ def _check_baseline(
         failed: engines that cannot be measured now, and why.
 
     Raises:
-        UsageError: it was left out.
+        _NoBaselineError: it was left out, or an engine that was never measured may be the baseline.
     """
     if any(run.name == name for run in kept):
         return
     rows, reference = Cohort.of(kept[0]), next((run for run in everyone if run.name == name), None)
     if reference is None:
         found, reference = baseline_of(kept), first_choice(everyone)
-        if is_plain(found):
-            # accuracies on other rows do not say which of two unreduced engines is the more accurate
-            reference = first_choice([run for run in everyone if Cohort.of(run).has_rows_of(rows)])
+        if is_plain(found) or not is_plain(reference):
+            # accuracies on other rows do not say which of two engines is the more accurate
+            reference = first_choice(
+                [
+                    run
+                    for run in everyone
+                    if Cohort.of(run).has_rows_of(rows)
+                    or (is_plain(run) and (run.name in failed or run.withdrawn("quality")))
+                ]
+            )
         if may_replace(found, reference) or any(run.name == reference.name for run in kept):
-            return
+            unknown = sorted(set(failed) - {run.name for run in everyone})
+            if is_plain(found) or not unknown:
+                return
+            raise _NoBaselineError(
+                f"{found.task} on {found.host_id}: {unknown[0]} could not be measured, and may be the "
+                f"baseline: {failed[unknown[0]].removesuffix('.')}. Profile it again, or name another "
+                "baseline.", settings="baseline",
+            )  # fmt: skip
     if reference.name in failed:
         why = f"could not be measured: {failed[reference.name]}"
     elif reason := reference.withdrawn("quality"):
@@ -299,7 +328,7 @@ def _check_baseline(
         why = "cannot be compared with, as its result was shared without predictions"
     else:
         why = f"cannot be compared with, as {kept[0].name} was scored on other rows"
-    raise UsageError(
+    raise _NoBaselineError(
         f"{reference.task} on {reference.host_id}: the baseline {reference.name} {why.removesuffix('.')}. "
         "Profile it again, or name another baseline.", settings="baseline",
     )  # fmt: skip
@@ -590,7 +619,11 @@ def _by_mean(run: Run, proven: Sequence[Run], objective: Objective) -> list[str]
     if objective.name != "latency":
         return []
     value = OBJECTIVES["latency_mean"].value
-    other = min(proven, key=lambda each: value(each) or np.inf)
+    labels = run.quality.labels
+    able = [each for each in proven if cohorts.has_predictions(each) and each.quality.labels == labels]
+    if run not in able:
+        return []
+    other = min(able, key=lambda each: value(each) or np.inf)
     if other is run:
         return []
     for ratio in comparison.compare(run, other).latency:

@@ -121,10 +121,12 @@ def _frontier(grouped: Sequence[Sequence[Run]], cost: Objective) -> SeedFrontier
         ]
     )
     names = [_name(members) for members in grouped]
-    names = [
-        name if names.count(name) == 1 else f"{name}, threads: {members[0].settings.runtime.threads}"
-        for name, members in zip(names, grouped, strict=True)
-    ]
+    threads = [cohorts.session_threads(members[0]) for members in grouped]
+    if len(set(threads) - {None}) > 1:  # a cost may be lower for this alone; an own number is in the name
+        names = [
+            name if count is None else f"{name}, threads: {count}"
+            for name, count in zip(names, threads, strict=True)
+        ]
     best = pareto.non_dominated(values)
     drawn = np.stack([-scores, sign * costs], axis=-1).swapaxes(0, 1)
     share = np.mean([pareto.non_dominated(draw) for draw in drawn], axis=0)

@@ -23,7 +23,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from effx.analysis import cohorts
-from effx.analysis.baseline import baseline_of, first_choice, may_replace
+from effx.analysis.baseline import intended_baseline
 from effx.errors import UsageError
 from effx.results import Run
 from effx.row_slices import Slice, is_large_enough
@@ -113,7 +113,7 @@ def measure(
         UsageError: the results do not belong together, lack predictions, the quality of the baseline is
             unavailable, or there is nothing to compare.
     """
-    baseline = baseline or _baseline(runs)
+    baseline = baseline or intended_baseline(runs)
     if reason := baseline.withdrawn("quality"):
         raise UsageError(
             f"the baseline {baseline.name}: its quality is unavailable: {reason.removesuffix('.')}. Profile "
@@ -176,12 +176,6 @@ def measure(
         lost=tuple(lost),
         left_out=left_out,
     )
-
-
-def _baseline(runs: Sequence[Run]) -> Run:
-    """Return the unreduced fp32 engine, also where its quality is unavailable and none replaces it."""
-    found, expected = baseline_of(runs), first_choice(runs)
-    return found if not expected.withdrawn("quality") or may_replace(found, expected) else expected
 
 
 def is_right_or_wrong(run: Run) -> bool:

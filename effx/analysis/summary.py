@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from effx.analysis import cohorts
-from effx.analysis.baseline import baseline_of
+from effx.analysis.baseline import intended_baseline
 from effx.analysis.cohorts import Cohort
 from effx.analysis.constraints import ROUNDING
 from effx.analysis.objectives import OBJECTIVES, Objective
@@ -31,14 +31,15 @@ class Summary:
     """What the engines of one task on one host cost."""
 
     baseline: str
-    """See :func:`effx.analysis.baseline.baseline_of`; of the engines scored on the most rows, those with
-    labels first."""
+    """See :func:`effx.analysis.baseline.intended_baseline`; of the engines scored on the most rows,
+    those with labels first."""
     energy_sources: list[str]
     energy_per_correct: dict[str, float]
     """Joules per correct prediction by engine; those without are left out."""
     cheapest: dict[tuple[str, int], Cheapest | None]
     """By objective (``energy`` or ``latency``) and loss in percent of the metric below the baseline, 1 or 2;
-    None: no engine has a value, or the energies are of different meters."""
+    None: no engine has a value, the energies are of different meters, or the baseline's quality is
+    unavailable."""
 
     def to_json(self) -> dict[str, Any]:
         chosen = {
@@ -66,7 +67,7 @@ def summary(runs: Sequence[Run]) -> dict[tuple[str, str], Summary]:
 def _summary(runs: Sequence[Run]) -> Summary:
     labelled = [run for run in runs if run.quality.reference is None] or runs
     most = max(run.quality.n for run in labelled)
-    baseline = baseline_of([run for run in labelled if run.quality.n == most])
+    baseline = intended_baseline([run for run in labelled if run.quality.n == most])
     same_rows = [run for run in runs if Cohort.of(run).has_rows_of(Cohort.of(baseline))]
     per_correct = {run.name: OBJECTIVES["energy_per_correct"].value(run) for run in labelled}
     return Summary(
@@ -82,7 +83,9 @@ def _summary(runs: Sequence[Run]) -> Summary:
 
 
 def _cheapest(runs: Sequence[Run], baseline: Run, drop: float, objective: Objective) -> Cheapest | None:
-    """Return the cheapest of the engines at most ``drop`` below the baseline's accuracy."""
+    """Return the cheapest of the engines at most ``drop`` below the baseline's accuracy, if that is known."""
+    if baseline.withdrawn("quality"):
+        return None
     least = baseline.quality.value - drop - ROUNDING
     costs = {
         run.id: (cost, -run.quality.value, run)

@@ -155,6 +155,7 @@ def of_task(rows: TitledRuns, base: str, remarks: list[str], reasons: list[str])
         rows.titles[base],
         key=lambda run: (not is_unreduced(run), sum(other_threads(run, other) for other in measured)),
     )
+    same = _of_same_threads(same, baseline, rows.task, remarks)
     if same:
         others = ", ".join(run.name for run in same)
         remarks.append(f"{rows.task}: the baseline is {baseline.name}; as their results say no more, "
@@ -163,25 +164,35 @@ def of_task(rows: TitledRuns, base: str, remarks: list[str], reasons: list[str])
     for title, members in rows.titles.items():
         if title == base:
             continue
-        others = ", ".join(run.name for run in members[1:])
         if _differ(members):
+            others = ", ".join(run.name for run in members[1:])
             left = f"{rows.task}: '{title}' is left out: {_MADE_DIFFERENTLY}: {members[0].name}, {others}"
             remarks.append(left)
             reasons.append(left)
             continue
         members = sorted(members, key=lambda run: other_threads(run, baseline))
-        others = ", ".join(run.name for run in members[1:])
         if other_threads(members[0], baseline):
             left = (f"{rows.task}: '{title}' is left out: it was measured with {_threads(members[0])}, and "
                     f"the baseline {baseline.name} with {_threads(baseline)}")  # fmt: skip
             remarks.append(left)
             reasons.append(left)
             continue
-        if others:
+        if same := _of_same_threads(members[1:], baseline, rows.task, remarks):
+            others = ", ".join(run.name for run in same)
             remarks.append(f"{rows.task}: '{title}' is {members[0].name}; as their results say no more, "
                            f"{others} is the same technique and left out")  # fmt: skip
         engines[title] = members[0]
     return TaskRuns(rows.task, baseline, engines)
+
+
+def _of_same_threads(runs: Sequence[Run], baseline: Run, task: str, remarks: list[str]) -> list[Run]:
+    """Return the runs with the baseline's threads; of each other one, a remark says why it is left out."""
+    remarks += [
+        f"{task}: {run.name} is left out: it was measured with {_threads(run)}, and the baseline "
+        f"{baseline.name} with {_threads(baseline)}"
+        for run in runs if other_threads(run, baseline)
+    ]  # fmt: skip
+    return [run for run in runs if not other_threads(run, baseline)]
 
 
 def other_threads(run: Run, other: Run) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from effx.cli import options
+from effx.formatting import fixed, outwards
 from effx.specs.data import DataSource
 from effx.specs.exits import EarlyExitSettings
 from effx.specs.imports import ImportSettings
@@ -73,8 +74,12 @@ def command(
         f"{trained.scores_text(without)}, on {manifest.validation_rows} validation rows"
     )
     if proof is not None and proof.proven:
-        line += (
-            f"; proven to lose at most {proof.bound:.4f} ({100 * proof.confidence:g} %) on {proof.rows} "
-            "held-out rows"
-        )
+        line += f"; {_proven(proof.bound, proof.confidence, proof.rows)}"
     options.show(trained, as_json, line)
+
+
+def _proven(bound: float, confidence: float, rows: int) -> str:
+    return (
+        f"proven to lose at most {fixed(outwards(bound, 4, up=True), 4)} ({100 * confidence:g} %) on {rows} "
+        "held-out rows"
+    )

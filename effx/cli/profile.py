@@ -202,8 +202,13 @@ def command(
         tracking.log_runs(runs, uri)
     code = 1 if failures or (strict and any(run.flags for run in runs)) else 0
     if with_recommendation and runs:
+        from effx import results
         from effx.analysis.recommend import recommend
         from effx.cli.recommend import print_answers
 
-        code = max(code, print_answers(recommend(runs)))
+        unanswered: list[str] = []
+        lost = results.failures([out]) if failures else []
+        lost = [failure for failure in lost if failure.session == runs[0].session]
+        answers = recommend(runs, failures=lost, unanswered=unanswered)
+        code = max(code, print_answers(answers), 1 if unanswered else 0)
     return code

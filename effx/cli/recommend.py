@@ -50,7 +50,8 @@ def command(
     binding constraints, the runner-up, and how certain the choice is. The tests are adjusted for the
     number of engines. A better engine whose measured values meet the constraints without proof is
     listed as not proven, with the number of rows that would decide. One recommendation per task and
-    host. Exit code 1: for a task and host no engine is proven to meet the constraints.
+    host. Exit code 1: for a task and host no engine is proven to meet the constraints, or
+    there is no answer, as its engines or their baseline could not be measured.
 
     \b
     effx recommend results/
@@ -59,6 +60,7 @@ def command(
     from effx.analysis.recommend import recommend
     from effx.results import read
 
+    unanswered: list[str] = []
     runs, failures = read(list(results) or [Path("results")])
     answers = recommend(
         runs,
@@ -68,16 +70,17 @@ def command(
         task=task,
         host=host,
         failures=failures,
+        unanswered=unanswered,
     )
     recommended, unmet = _divided(answers)
     if not as_json:
-        return print_answers(answers)
+        return max(print_answers(answers), 1 if unanswered else 0)
     shown = {
         "recommendations": [answer.to_json() for answer in recommended],
         "unmet": [answer.to_json() for answer in unmet],
     }
     click.echo(json.dumps(shown, indent=1, allow_nan=False))
-    return _print_unmet(unmet)
+    return max(_print_unmet(unmet), 1 if unanswered else 0)
 
 
 def print_answers(answers: Sequence[Recommendation | Unmet]) -> int:

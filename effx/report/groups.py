@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from effx.analysis import cohorts
-from effx.analysis.baseline import baseline_of
+from effx.analysis.baseline import intended_baseline
 from effx.analysis.cohorts import Cohort
 from effx.analysis.frontier import Frontier, comparable, frontier
 from effx.analysis.objectives import OBJECTIVES
@@ -28,7 +28,7 @@ class Group:
     runs: list[Run]
     frontiers: list[Frontier]
     baseline: Run
-    """See :func:`effx.analysis.baseline.baseline_of`."""
+    """See :func:`effx.analysis.baseline.intended_baseline`."""
 
     @property
     def title(self) -> str:
@@ -38,7 +38,7 @@ class Group:
 def group_runs(runs: Sequence[Run]) -> list[Group]:
     """Return the groups, with a frontier for every pair of objectives that has one."""
     return [
-        Group(cohort, members, _frontiers(members), baseline_of(members))
+        Group(cohort, members, _frontiers(members), intended_baseline(members))
         for cohort, members in cohorts.split(cohorts.latest(runs)).items()
     ]
 

@@ -15,7 +15,8 @@ _NOTE = (
     "Engines that differ in their seed alone are one technique. Low and high: 95 % interval over rows of the "
     "mean score, for these trained models. Std over seeds: standard deviation of the scores of models that "
     "were trained with other seeds, on the same rows; few seeds give it roughly. P(frontier) is over rows "
-    "and rounds; other seeds may give another frontier."
+    "and rounds; other seeds may give another frontier. Where sessions had different numbers of threads, "
+    "names say which: a technique may be on the frontier for its threads alone."
 )
 
 

@@ -96,7 +96,10 @@ def test_extra_joules_over_saved_joules_by_hand() -> None:
     low, high = found.saved_interval or (0.0, 0.0)
     assert 0 < low < 0.1 < high
     assert found.interval == pytest.approx((396.0 / high, 484.0 / low))
-    assert found.text() == f"4,400 [{break_even._count(396 / high)}, {break_even._count(484 / low)}]"
+    shown = re.fullmatch(r"4,400 \[(.+), (.+)\]", found.text())
+    assert shown is not None
+    ends = [float(each.replace(",", "")) for each in shown.groups()]
+    assert 396 / high - 10 < ends[0] <= 396 / high and 484 / low <= ends[1] < 484 / low + 10
 
 
 def test_what_only_the_unreduced_model_needed_is_subtracted() -> None:
@@ -281,6 +284,22 @@ def test_a_saving_that_is_not_ruled_out_is_not_denied(
 )
 def test_numbers_of_queries_have_three_digits(queries: float, text: str) -> None:
     assert break_even._count(queries) == text
+
+
+@pytest.mark.parametrize(
+    ("ends", "text"),
+    [
+        ((1238.0, 1242.0), "[1,230, 1,250]"),
+        ((123_900.0, 247_001.0), "[123,000, 248,000]"),
+        ((0.4, 0.4), "[0, 1]"),
+        ((999.0, 999_600.0), "[999, 1.00 million]"),
+        ((1_239_999.0, 1_230_001.0), "[1.23 million, 1.24 million]"),
+        ((4000.0 - 1e-9, 4000.0 + 1e-9), "[4,000, 4,000]"),
+    ],
+)
+def test_an_interval_of_queries_is_not_told_as_a_narrower_one(ends: tuple[float, float], text: str) -> None:
+    found = Payback(ENERGY, 1.0, None, 1.0, None, 1240.0, ends, None)
+    assert found.text().removeprefix("1,240 ") == text
 
 
 def test_report_and_comparison_tell_when_training_pays(tmp_path: Path) -> None:

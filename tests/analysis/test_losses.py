@@ -10,6 +10,8 @@ import pytest
 
 from effx.analysis import losses
 from effx.analysis.losses import LossStatus
+from effx.analysis.summary import summary
+from effx.report.groups import group_runs
 from effx.results import GateResult, Run
 from effx.stats import intervals
 from tests.analysis.simulated_run import simulated_run
@@ -88,6 +90,18 @@ def test_nothing_is_certified_against_a_baseline_whose_score_is_unavailable() ->
     assert (
         outcome.status is LossStatus.NOT_TESTED and "baseline's score is unavailable" in outcome.explanation
     )
+
+
+def test_nothing_is_certified_against_the_next_best_engine() -> None:
+    """As a report, and its summary, have them where a gate withdraws the score of the unreduced engine."""
+    base = failed(simulated_run("fp32", range(20), precision="fp32"))
+    runs = [base, simulated_run("small", range(60)), simulated_run("smaller", range(60))]
+    (group,) = group_runs(runs)
+    assert group.baseline is base
+    found = [outcome.status for outcome in losses.outcomes(group.runs, group.baseline)]
+    assert found == [LossStatus.UNAVAILABLE, LossStatus.NOT_TESTED, LossStatus.NOT_TESTED]
+    (entry,) = summary(runs).values()
+    assert entry.baseline == "fp32" and set(entry.cheapest.values()) == {None}
 
 
 def test_a_bootstrapped_metric_is_tested_for_a_limited_number_of_engines(

@@ -87,6 +87,32 @@ def test_a_failed_baseline_does_not_make_room_for_a_worse_one() -> None:
     assert one(ALL, "latency", limits(max_drop=None, min_accuracy=0.87), failures=lost).engine == "small"
 
 
+def test_an_engine_that_was_never_measured_may_be_the_baseline() -> None:
+    lost, limit = [failed("fp32", "2027")], limits(max_drop=0.01)
+    with pytest.raises(UsageError, match="fp32 could not be measured, and may be the baseline: the worker"):
+        recommend([SMALL, TINY], "latency", limit, failures=lost)
+    assert one([SMALL, TINY], "latency", limit, failures=lost, baseline="small").baseline == "small"
+    assert one([SMALL, TINY], "latency", limit, failures=[failed("tiny", "2020")]).baseline == "small"
+    assert one([FP32, SMALL], "latency", limit, failures=[failed("other", "2027")]).baseline == "fp32"
+    assert one([SMALL, TINY], "latency", limits(max_drop=None), failures=lost).engine == "tiny"
+
+
+def test_a_task_without_a_baseline_does_not_hide_the_others(capsys: pytest.CaptureFixture[str]) -> None:
+    elsewhere = [
+        replace(run, id=f"{run.id}-other", engine=replace(run.engine, task="other")) for run in (FP32, INT8)
+    ]
+    unanswered: list[str] = []
+    (answer,) = recommend([withdrawn(FP32), INT8, *elsewhere], "latency", unanswered=unanswered)
+    assert answer.task == "other"
+    (reason,) = unanswered
+    assert f"{INT8.task} on {INT8.host_id}: the baseline fp32 cannot be compared with" in reason
+    assert reason in capsys.readouterr().err
+    both = [withdrawn(FP32), INT8, *map(withdrawn, elsewhere[:1]), elsewhere[1]]
+    with pytest.raises(UsageError, match="other on .*the baseline fp32") as error:
+        recommend(both, "latency")
+    assert error.value.settings == ("baseline",)
+
+
 def test_a_task_without_engines_does_not_hide_the_others(capsys: pytest.CaptureFixture[str]) -> None:
     other = replace(simulated_run("int8", n=N, task="other"), id="elsewhere")
     answers = recommend([*ALL, other], failures=[failed("int8", "2027", "other")])
@@ -511,6 +537,24 @@ def test_an_engine_whose_mean_is_lower_than_that_of_the_choice_is_named() -> Non
     assert not [each for each in by_mean.remarks if "by the mean latency" in each]
 
 
+def test_the_mean_latency_is_not_compared_with_a_result_that_cannot_be() -> None:
+    """Of three proven engines, that with the lowest mean has other labels, or no predictions."""
+    base, half = simulated_run("fp32", seconds=0.01, precision="fp32"), simulated_run("half", seconds=0.0025)
+    exits, middle = (
+        replace(run, workloads=[replace(run.workloads[0], blocks_s=[block] * 6)])
+        for run, block in (
+            (simulated_run("exits"), [0.0015] * 14 + [0.0055] * 11),
+            (simulated_run("middle"), [0.0024] * 20 + [0.02] * 5),
+        )
+    )
+    turned = [1 - label for label in half.quality.labels]
+    others = replace(half, quality=replace(half.quality, labels=turned, predictions=turned))
+    for other in (without_predictions(half), others):
+        chosen = one([base, other, exits, middle], "latency", limits(max_drop=None))
+        assert chosen.engine == "exits"
+        assert not [remark for remark in chosen.remarks if "by the mean latency" in remark]
+
+
 def test_results_shared_without_predictions_are_left_out_or_refused() -> None:
     """A loss cannot be tested without the predictions of every row."""
 
@@ -623,6 +667,24 @@ def test_another_unreduced_engine_of_the_same_checkpoint_replaces_the_baseline()
         recommend([withdrawn(FP32), other, TINY], "latency", limits(max_drop=0.01))
     # what is more accurate on fewer rows is not known to be
     assert one([of_other_rows(FP32), other, TINY], "latency", limits(max_drop=0.01)).baseline == "twin"
+
+
+def test_a_baseline_that_is_unavailable_on_other_rows_too_is_not_replaced_by_another_checkpoint() -> None:
+    made_of, weak = ArtifactReference(name="sst2-small", digest="b" * 64), replace(TINY, id="weak")
+    weak = replace(weak, engine=replace(FP32.engine, name="weak", digest="b" * 64, checkpoint=made_of))
+    limit, old = limits(max_drop=0.01), of_other_rows(FP32)
+    assert one([old, weak, TINY], "latency", limit).baseline == "weak"
+    with pytest.raises(UsageError, match="the baseline fp32 .*its quality is unavailable"):
+        recommend([withdrawn(old), weak, TINY], "latency", limit)
+    with pytest.raises(UsageError, match="the baseline fp32 could not be measured"):
+        recommend([old, weak, TINY], "latency", limit, failures=[failed("fp32", "2027")])
+
+
+def test_without_an_unreduced_engine_those_of_other_rows_do_not_stand_in_the_way() -> None:
+    old = simulated_run("old-int8", range(10), 0.02, n=400)
+    old = replace(old, quality=replace(old.quality, source="other rows"))
+    chosen = one([old, INT8, SMALL], "latency", limits(max_drop=0.02))
+    assert (chosen.baseline, chosen.engine) == ("int8", "small")
 
 
 def test_the_only_engine_that_is_left_is_not_the_only_one_that_was_measured() -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from effx.analysis import seeds
 from effx.manifests import CheckpointOrigin
+from effx.report.seeds import table
 from effx.results import Run
 from tests.analysis.simulated_run import simulated_run
 
@@ -59,6 +60,19 @@ def test_costs_of_different_threads_are_no_mean() -> None:
     assert seeds.frontiers([full[0], slow[0]]) == []
     own = [replace(run, engine=replace(run.engine, variant="int8+threads2")) for run in (full[0], slow[0])]
     assert seeds.frontiers(own)[0].points[0].seeds == (0, 2)
+
+
+def test_other_threads_on_one_frontier_are_told() -> None:
+    """Else eight threads would look like a faster model."""
+    runs = [with_threads(trained("full", seed, 40), 8) for seed in (0, 1)]
+    others = [with_threads(trained("small", seed, 44, 0.012, settings=OTHER), 1) for seed in (0, 1)]
+    own = with_threads(trained("slow", 0, 70, 0.02, settings="c" * 64), 8)
+    own = replace(own, engine=replace(own.engine, variant="int8+threads2"))
+    found = seeds.frontiers([*runs, *others, own])
+    names = [point.technique for point in found[0].points]
+    assert names == ["sst2-full.int8, threads: 8", "sst2-small.int8, threads: 1", "sst2-slow-s0.int8"]
+    assert "different numbers of threads" in table(found).note
+    assert not any("threads: " in point.technique for point in seeds.frontiers([*runs, own])[0].points)
 
 
 def test_means_and_spreads_are_those_of_numpy() -> None:

@@ -522,6 +522,25 @@ def test_costs_of_different_threads_are_not_compared() -> None:
     assert "b is left out: it was measured with threads: 1, and other tasks with threads: 8" in found.remarks
 
 
+def test_engines_of_other_threads_are_not_told_to_be_the_same() -> None:
+    runs = study(19, ("a", "b"), CLEAR)
+    again = []
+    for run in (of(runs, "fp32", "a"), of(runs, "seq16", "a")):
+        for word, threads in (("slow", 1), ("twin", 8)):
+            engine = replace(run.engine, name=f"{run.name}-{word}")
+            again.append(with_threads(replace(run, id=f"{run.id}-{word}", engine=engine), threads))
+    (found,) = task_dependence.compare([*(with_threads(run, 8) for run in runs), *again])
+    for run in again:
+        told = [remark for remark in found.remarks if run.name in remark]
+        if run.name.endswith("slow"):
+            assert told == [
+                f"a: {run.name} is left out: it was measured with 1 thread, and the baseline a-e.fp32 with 8 "
+                "threads"
+            ]
+        else:
+            assert len(told) == 1 and "as their results say no more" in told[0]
+
+
 def test_each_pair_of_tasks_is_compared_once() -> None:
     (found,) = task_dependence.compare(study(18, ("a", "b", "c"), CLEAR))
     assert [pair.where for pair in found.choices] == list(itertools.combinations("abc", 2))

@@ -6,10 +6,13 @@ from pathlib import Path
 
 import pytest
 
+import effx.profile
 from effx import results
 from effx.analysis.recommend import recommend
 from effx.cli import run
 from effx.cli.recommend import print_answers
+from effx.errors import WorkerError
+from effx.results import FailedEngineRecord, Failure, GateResult, Run
 from effx.specs.constraints import RecommendSettings
 from tests.analysis.simulated_run import simulated_run
 from tests.cli.test_cli import fails
@@ -139,3 +142,35 @@ def test_wrong_input_gives_a_one_line_error(
     here: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
 ) -> None:
     assert message in fails(capsys, ["recommend", *arguments])
+
+
+def test_a_session_whose_baseline_failed_recommends_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = RUNS[2]
+    record = FailedEngineRecord("fp32", small.task, small.engine.digest)
+    lost = Failure("lost", small.started, record, small.host, small.session, "out of memory")
+
+    def profiled(*_: object, out: Path, **__: object) -> tuple[list[Run], list[WorkerError]]:
+        results.save(small, out)
+        results.save(lost, out)
+        results.save(replace(lost, id="before", session="earlier"), out)
+        return RUNS[1:], [WorkerError(lost.failure)]
+
+    monkeypatch.setattr(effx.profile, "profile", profiled)
+    assert run(["profile", "engines", "--recommend", "-o", str(tmp_path)]) == 2
+    shown = capsys.readouterr()
+    assert "deploy" not in shown.out
+    assert "fp32 could not be measured, and may be the baseline: out of memory" in shown.err
+
+
+def test_a_task_without_a_baseline_sets_exit_code_1(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    gates = [GateResult("prediction-agreement", False, "7 timed predictions differ", None)]
+    for each in (replace(RUNS[0], gates=gates, flags=["prediction-agreement"]), RUNS[1]):
+        other = replace(each, id=f"{each.id}-other", engine=replace(each.engine, task="other"))
+        results.save(other, here / "results")
+    for form in ([], ["--json"]):
+        assert run(["recommend", "--objective", "latency", *form]) == 1
+        shown = capsys.readouterr()
+        assert "int8" in shown.out
+        assert "other on h: the baseline fp32 cannot be compared with" in shown.err

@@ -90,6 +90,25 @@ def test_pinned_engines_have_one_letter_each_everywhere(order: tuple[str, str], 
     assert f"{a} and {b}" in seen["spoken"]
 
 
+def test_a_third_pin_replaces_the_second(tmp_path: Path) -> None:
+    """By the order of pinning, whatever the order of their comparison."""
+    runs = [
+        measured("fp32", 0.02, RAPL),
+        pruned("p80", 0.8, 0.017, RAPL),
+        pruned("p60", 0.6, 0.01, RAPL, wrong=24),
+    ]
+    seen = script.evaluate(
+        data(runs),
+        tmp_path,
+        """
+        frontierSection(); enginesSection();
+        return ['p80', 'fp32', 'p60', 'p80', 'fp32'].map((name) => {
+            pin(ROWS.find((row) => row.name === name)); return PINS.rows.map((row) => row.name);
+        });""",
+    )
+    assert seen == [["p80"], ["fp32", "p80"], ["p60", "p80"], ["p60"], ["fp32", "p60"]]
+
+
 def test_an_engine_pinned_in_the_chart_is_unpinned_in_the_table(tmp_path: Path) -> None:
     seen = script.evaluate(
         data([measured("fp32", 0.02, RAPL), pruned("p80", 0.8, 0.017, RAPL)]),
@@ -172,6 +191,12 @@ def test_energies_are_ranked_within_one_meter(tmp_path: Path) -> None:
     assert "counter (rapl) on h1; counter (nvml) on h2" in seen["text"]
     latency = script.evaluate(data(runs), tmp_path, HOSTS % "latency")
     assert len(latency["rows"]) == 3 and MIXED not in latency["text"]
+
+
+def test_hosts_without_a_common_engine_have_no_energy_sources(tmp_path: Path) -> None:
+    runs = [measured("a", 0.03, RAPL, "h1"), measured("c", 0.03, NVML, "h2")]
+    seen = script.evaluate(data(runs), tmp_path, HOSTS % "energy")
+    assert "among the 0 engines" in seen["text"] and "Energy sources" not in seen["text"]
 
 
 @pytest.mark.parametrize(("texts", "references", "compared"), [

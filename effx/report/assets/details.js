@@ -1,15 +1,16 @@
 // Details of one engine, the two pinned engines, and their paired comparison.
 
-// The first pinned row is A, the second B: as in their comparison if there is one, else in the order of pinning.
-const PINS = { rows: [], watchers: [] };
+// The first row is A, the second B: as in their comparison if there is one, else in the order of pinning. A third
+// pin replaces the second in the order of pinning.
+const PINS = { rows: [], order: [], watchers: [] };
 const pinIndex = (row) => PINS.rows.findIndex((pinned) => pinned.index === row.index); // rows of charts are copies
 
 function pin(row) {
   const index = pinIndex(row);
-  if (index >= 0) PINS.rows.splice(index, 1);
-  else PINS.rows.splice(1, 1, ROWS[row.index]);
-  const [a, b] = PINS.rows;
-  if (b && pairOf(a, b).a === b) PINS.rows.reverse();
+  if (index >= 0) PINS.order = PINS.order.filter((pinned) => pinned.index !== row.index);
+  else PINS.order.splice(1, 1, ROWS[row.index]);
+  const [a, b] = PINS.order;
+  PINS.rows = b && pairOf(a, b).a === b ? [b, a] : [...PINS.order];
   announce(index >= 0 ? `${row.name} is no longer pinned.`
     : b ? `${PINS.rows.map((pinned) => pinned.name).join(' and ')} are compared below the chart.` : `${row.name} is pinned; pin a second engine to compare.`);
   for (const watcher of PINS.watchers) watcher();

@@ -69,7 +69,7 @@ function hostsSection() {
       ],
     });
     const some = engines.size - everywhere.length, metered = everywhere.length - shared.length;
-    container.replaceChildren(soft(`Ranks by measured values, 1 is best, among the ${shared.length} engines measured on every host${some ? ` (${some} others left out)` : ''}; arrows show the change from ${hosts[0]}.${metered ? ` Energies from different sources or meters cannot be compared: ${count(metered, 'engine')} of other meters left out.` : ''}${others.length ? ` Scored on other rows, and not compared: ${others.join(', ')}.` : ''} Neighbouring ranks may be ties: compare the intervals.${energetic(state.objective) ? ` Energy sources: ${hosts.map((host) => `${meters(rows.map((row) => row.entry.get(host))).join(', ')} on ${host}`).join('; ')}.` : ''}`), table.root);
+    container.replaceChildren(soft(`Ranks by measured values, 1 is best, among the ${shared.length} engines measured on every host${some ? ` (${some} others left out)` : ''}; arrows show the change from ${hosts[0]}.${metered ? ` Energies from different sources or meters cannot be compared: ${count(metered, 'engine')} of other meters left out.` : ''}${others.length ? ` Scored on other rows, and not compared: ${others.join(', ')}.` : ''} Neighbouring ranks may be ties: compare the intervals.${energetic(state.objective) && rows.length ? ` Energy sources: ${hosts.map((host) => `${meters(rows.map((row) => row.entry.get(host))).join(', ')} on ${host}`).join('; ')}.` : ''}`), table.root);
   };
   controls.append(...[
     tasks.length > 1 ? select('Task', tasks.map((entry) => [entry, entry]), state.task, (entry) => { state.task = entry; update(); }) : null,
