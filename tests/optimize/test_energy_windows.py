@@ -73,6 +73,7 @@ class ConstantMeter:
     """A constant power, read over half of the work, as between ticks; some windows give what is said."""
 
     source, reason, chosen_because, floor_w, limit_w = "counter", None, "test", None, None
+    lag_s = 0.0
 
     def __init__(self, name: str = "test", readings: tuple[Reading, ...] = ()) -> None:
         self.name, self._readings, self.windows = name, list(readings), 0
