@@ -125,6 +125,14 @@ def test_a_failed_window_is_repeated_and_then_nothing_has_energy(
         joules({"long": Timed(clock, 1)}, QUERIES, Windows(meter, 1, 0.01), 0)
 
 
+def test_threads_of_the_graph_before_come_to_rest_before_each_window(clock: Clock) -> None:
+    """Also before one that is repeated."""
+    meter, begun = ConstantMeter(readings=(Reading(None, "lost"),)), []
+    sessions = {"short": Timed(clock, 1), "long": Timed(clock, 3)}
+    joules(sessions, QUERIES, Windows(meter, 2, 0.01), 0, lambda: begun.append(meter.windows))
+    assert begun == [0, 1, 2, 3, 4] and meter.windows == 5
+
+
 def test_short_windows_and_sensors_that_measure_a_part_of_the_time_are_taken(clock: Clock) -> None:
     flags = ("short window", "the power sensor measures 25 % of the time")
     meter = ConstantMeter(readings=(Reading(1.0, flags=flags),))
