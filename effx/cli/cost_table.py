@@ -137,6 +137,10 @@ def _text(table: CostTable) -> str:
         _checked(table, "latency", len(table.checks)),
         f"built in {table.built_in_s:.0f} s, measured in {table.measured_in_s:.0f} s",
     ]
+    if table.at_rest is False:
+        lines.append(
+            "threads of a graph still computed when the next one's turn began: costs may be too high"
+        )
     if table.energy is not None and table.joules is not None:
         energy = table.energy
         lines += [

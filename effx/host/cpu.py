@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import platform
+import threading
 import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from effx.host.cgroups import Cgroups
 
 CPUINFO = Path("/proc/cpuinfo")
 STAT = Path("/proc/stat")
+TASKS = Path("/proc/self/task")
+"""Of Linux; a folder for each thread of this process."""
 _STAT_FIELDS = ("user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal")
 """Of a processor, in ticks."""
 _BUSY = ("user", "nice", "system", "irq", "softirq", "steal")
@@ -149,7 +152,8 @@ def rest(limit_s: float = 1.0) -> bool:
 
     Threads of a runtime that found no work wait busily for more (ONNX Runtime's for some 35 ms after a query,
     OpenMP's for up to 200 ms): what is timed meanwhile in another process or session shares the processors
-    with them.
+    with them. A thread that waits so on a busy host may get no processor for a while, and then uses no time:
+    on Linux, no other thread may want a processor either.
     """
     end = time.perf_counter() + limit_s
     idle = 0
@@ -158,8 +162,28 @@ def rest(limit_s: float = 1.0) -> bool:
             return False
         before = time.process_time()
         time.sleep(_STEP_S)
-        idle = idle + 1 if time.process_time() - before < _IDLE_SHARE * _STEP_S else 0
+        used_s = time.process_time() - before
+        idle = idle + 1 if used_s < _IDLE_SHARE * _STEP_S and not _others_run() else 0
     return True
+
+
+def _others_run() -> bool:
+    """Return whether another thread of this process runs or waits for a processor; False: also unknown."""
+    this = str(threading.get_native_id())
+    try:
+        others = [name for name in os.listdir(TASKS) if name != this]
+    except OSError:  # not Linux
+        return False
+    return any(_state(TASKS / name / "stat") == "R" for name in others)
+
+
+def _state(stat: Path) -> str | None:
+    """Return the letter of a thread's state (proc(5)); None: it ended."""
+    try:
+        fields = stat.read_bytes().rpartition(b")")[2].split()  # its name may have spaces and brackets
+    except OSError:
+        return None
+    return fields[0].decode("ascii", "replace") if fields else None
 
 
 def busy_s() -> float | None:

@@ -60,6 +60,7 @@ class HwmonMeter:
     chosen_because = "opened directly"
     floor_w: float | None = None
     limit_w: float | None = None
+    lag_s = 0.0
 
     def __init__(
         self, rails: list[_Rail], others: list[str], *, clock: Clock | None = None, threaded: bool = True

@@ -22,6 +22,7 @@ class ModelMeter:
     chosen_because = "opened directly"
     floor_w: float | None = None
     limit_w: float | None = None
+    lag_s = 0.0
 
     def __init__(self, watts_per_core: float) -> None:
         self.name = f"model:{watts_per_core:g}"

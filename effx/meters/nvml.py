@@ -76,6 +76,11 @@ class NvmlMeter:
         """The enforced power limit, plus the sensor's tolerance."""
         return None if self._power_limit_w is None else self._power_limit_w * (1 + trace.GAIN)
 
+    @property
+    def lag_s(self) -> float:
+        """The delay of the power sensor, and the time over which it averages."""
+        return 0.0 if self._sensor is None else self._sensor.lag_s + self._sensor.window_s
+
     def describe(self) -> Facts:
         sensor = self._sensor
         return {

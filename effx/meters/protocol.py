@@ -69,6 +69,11 @@ class Meter(Protocol):
         """The largest plausible mean power of a window; None: unknown."""
         ...
 
+    @property
+    def lag_s(self) -> float:
+        """Seconds for which its sensors may still show power from before; 0: they show none."""
+        ...
+
     def describe(self) -> Facts:
         """Return what is read, how, and with which resolution, as JSON."""
         ...
@@ -100,6 +105,7 @@ class Unavailable:
     source: EnergySource = "none"
     floor_w: float | None = None
     limit_w: float | None = None
+    lag_s = 0.0
 
     def __init__(self, reason: str) -> None:
         self.reason: str | None = reason

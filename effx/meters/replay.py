@@ -33,6 +33,7 @@ class ReplayMeter:
     reason: str | None = None
     chosen_because = "opened directly"
     floor_w: float | None = None
+    lag_s = 0.0
 
     def __init__(
         self,

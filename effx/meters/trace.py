@@ -170,7 +170,7 @@ def counter_reading(
     ``sensor``'s power. Only ticks ``during`` the engine's work are used.
 
     Counter and power are compared from the first tick on at which the sensor cannot show power from before
-    the work any more, see :func:`power_reading`; the joules are those of all ticks.
+    the work any more; the joules are those of all ticks. Of short windows too little remains to compare.
     """
     fault = counter_fault(samples, limit_w, tick_s) or _silence(samples, tick_s)
     if fault:
@@ -192,8 +192,8 @@ def counter_reading(
     seconds = last.time_s - first.time_s
     joules = last.counter_j - first.counter_j
     other_j = None
-    if sensor is not None and impossible is None:
-        since = begin + _not_shown_s(sensor, window_s)
+    if sensor is not None and impossible is None and _remains(sensor, window_s):
+        since = begin + sensor.lag_s
         other_j = _by_power(joules, working, [tick for tick in seen if tick.time_s >= since], sensor)
     if joules < _LEAST_W * seconds or (
         other_j is not None and not 1 / _CONTRADICTION < other_j / joules < _CONTRADICTION
@@ -204,10 +204,8 @@ def counter_reading(
     # ticks of the idle device may be longer than those under load: use the larger
     late_s = max(tick_s or 0.0, seen_tick_s) + max(first.gap_s, last.gap_s)
     slack_j = late_s * max(_peak_w(working, seen), joules / seconds)
-    low, high = bounds(joules, slack_j, gain)
     low_ratio, high_ratio = bounds(joules, slack_j, 0.0)
     if other_j is not None:
-        low, high = min(low, other_j), max(high, other_j)
         low_ratio, high_ratio = min(low_ratio, other_j), max(high_ratio, other_j)
         difference = abs(other_j - joules) / joules
         if difference > SUSPECT:
@@ -216,7 +214,8 @@ def counter_reading(
     return Reading(
         joules,
         seconds=seconds,
-        interval=(low, high),
+        # all windows of a GPU share the error, so it widens the end that power set as it does the others
+        interval=(low_ratio / (1 + gain), high_ratio / (1 - gain)),
         interval_without_gain=(low_ratio, high_ratio),
         integrated_joules=other_j,
         flags=flags,
@@ -313,6 +312,14 @@ def _not_shown_s(sensor: Sensor, window_s: float) -> float:
     Of windows shorter than five times its delay these are a fifth: the rest must be enough to measure.
     """
     return min(sensor.lag_s, window_s / 5)
+
+
+def _remains(sensor: Sensor, window_s: float) -> bool:
+    """Return whether enough of a window remains after the sensor's delay to compare it with a counter.
+
+    That is two of its averages; a sensor without any needs several updates, whose period may be unknown.
+    """
+    return window_s >= sensor.lag_s + max(2 * sensor.window_s, sensor.lag_s / 2)
 
 
 def _by_power(

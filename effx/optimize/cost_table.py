@@ -155,6 +155,9 @@ class CostTable(Record):
     """None: not measured."""
     no_energy: str | None = None
     """Why there is no energy; None: there is, or the table is older than this field."""
+    at_rest: bool | None = None
+    """Whether threads of a graph had stopped whenever the next graph's turn began; if not, they may have
+    shared the processors with it. None: the table is older than this field."""
     measured_in_s: Seconds
     """Seconds that measuring the times took."""
     built_in_s: Seconds

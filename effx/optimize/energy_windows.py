@@ -8,7 +8,7 @@ table of costs compares all of them.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,8 +39,9 @@ class Windows:
 
 
 def joules(
-    sessions: Mapping[str, Session], queries: Sequence[dict[str, np.ndarray]], windows: Windows, seed: int
-) -> dict[str, np.ndarray]:
+    sessions: Mapping[str, Session], queries: Sequence[dict[str, np.ndarray]], windows: Windows, seed: int,
+    rest: Callable[[], object] = cpu.rest,
+) -> dict[str, np.ndarray]:  # fmt: skip
     """Return name -> float64 [windows], the joules per query.
 
     Args:
@@ -48,6 +49,7 @@ def joules(
         queries: asked in turns, all of them equally often.
         windows: the meter, and how often and how long it reads.
         seed: of the order in each round.
+        rest: called before each window; waits for threads of the graph before, whose joules would count.
 
     Raises:
         NoEnergyError: a window failed, or was disturbed, whenever it was tried.
@@ -57,17 +59,19 @@ def joules(
     with progress.bar("measure energy", windows.count * len(names)) as advance:
         for number in range(windows.count):
             for name in rng.permutation(names):
-                found[str(name)][number] = _repeated(sessions[str(name)], str(name), queries, windows)
+                found[str(name)][number] = _repeated(sessions[str(name)], str(name), queries, windows, rest)
                 advance(1, str(name))
     return found
 
 
 def _repeated(
-    session: Session, name: str, queries: Sequence[dict[str, np.ndarray]], windows: Windows
-) -> float:
+    session: Session, name: str, queries: Sequence[dict[str, np.ndarray]], windows: Windows,
+    rest: Callable[[], object],
+) -> float:  # fmt: skip
     """Return the joules per query of a window, the first one that nothing disturbed."""
     reason = ""
     for _ in range(_ATTEMPTS):
+        rest()
         try:
             return _window(session, queries, windows)
         except NoEnergyError as error:

@@ -12,7 +12,7 @@ import copy
 import datetime
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -165,14 +165,18 @@ def _measured(
     if checked:
         groups.append([*(name for name in probes.anchors() if name in files), *checked])
     found = Measured({}, {})
+
+    def rest() -> None:
+        found.at_rest = cpu.rest() and found.at_rest
+
     for group in groups:
         with _loaded({name: files[name] for name in group}, threads) as sessions:
             chosen = _warm(sessions, queries)
-            found.seconds = joined(found.seconds, _timed(sessions, chosen, rounds, seed))
+            found.seconds = joined(found.seconds, _timed(sessions, chosen, rounds, seed, rest))
             if windows is not None and found.no_energy is None:
                 began = time.perf_counter()
                 try:
-                    joules = energy_windows.joules(sessions, chosen, windows, seed)
+                    joules = energy_windows.joules(sessions, chosen, windows, seed, rest)
                     found.joules = joined(found.joules, joules)
                 except NoEnergyError as error:
                     found.no_energy, found.joules = str(error), {}
@@ -257,9 +261,13 @@ def _lead_in(session: Session, chosen: Sequence[dict[str, np.ndarray]]) -> None:
 
 
 def _timed(
-    sessions: Mapping[str, Session], chosen: Sequence[dict[str, np.ndarray]], rounds: int, seed: int
-) -> dict[str, np.ndarray]:
-    """Return name -> float64 [rounds], the mean seconds per query; the same queries for all."""
+    sessions: Mapping[str, Session], chosen: Sequence[dict[str, np.ndarray]], rounds: int, seed: int,
+    rest: Callable[[], object],
+) -> dict[str, np.ndarray]:  # fmt: skip
+    """Return name -> float64 [rounds], the mean seconds per query; the same queries for all.
+
+    ``rest`` waits for threads of the session before, which would share the processors with the next one.
+    """
     rng, names = np.random.default_rng((seed, 8)), list(sessions)
     seconds = {name: np.zeros(rounds) for name in names}
     with progress.bar("measure", rounds) as advance:
@@ -267,7 +275,7 @@ def _timed(
             signals.check()
             for name in rng.permutation(names):
                 session = sessions[str(name)]
-                cpu.rest()  # threads of the session before this one would share the processors with it
+                rest()
                 _lead_in(session, chosen)  # what that session left in the caches is not timed
                 begun = time.perf_counter()
                 for query in chosen:

@@ -39,6 +39,8 @@ class Measured:
     """Why the windows gave no energy."""
     windows_s: float = 0.0
     """Seconds that the windows took."""
+    at_rest: bool = True
+    """Whether no thread computed when the blocks and the windows of the graphs began."""
 
 
 def joined(before: dict[str, np.ndarray], values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -92,6 +94,7 @@ def table(
         "heads": tuple(SizeCost(size=n, seconds=s, low=low, high=high) for n, s, (low, high) in heads),
         "neurons": tuple(SizeCost(size=n, seconds=s, low=low, high=high) for n, s, (low, high) in neurons),
     }
+    facts["at_rest"] = measured.at_rest
     if measured.no_energy is not None:
         facts["no_energy"] = measured.no_energy
     energies = _Differences(measured.joules, np.mean, layers)

@@ -40,6 +40,7 @@ def idle(meter: Meter, length_s: float) -> Idle | NoIdle:
     watts: list[float] = []
     bounds: list[tuple[Interval, Interval | None]] = []
     total_s = 0.0
+    time.sleep(meter.lag_s)  # until no sensor shows the work before any more
     for _ in range(_IDLE_STRETCHES):
         meter.start()
         start, busy_s = time.perf_counter(), cpu.busy_s()

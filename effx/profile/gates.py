@@ -158,7 +158,11 @@ def _counter_agreement(measured: Energy) -> GateResult:
         (window.joules, window.integrated_joules) for window in measured.windows if window.integrated_joules
     ]
     if not pairs:
-        return _outcome(specs.COUNTER_AGREEMENT, None, "this meter has no power samples to integrate")
+        return _outcome(
+            specs.COUNTER_AGREEMENT,
+            None,
+            "there is no integrated power to compare: no power sensor, or short windows",
+        )
     worst = max(abs(counted - integrated) / counted for counted, integrated in pairs)
     return _outcome(
         specs.COUNTER_AGREEMENT, worst <= _LARGEST_DISAGREEMENT, f"they differ by at most {worst:.1%}"

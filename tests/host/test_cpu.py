@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -101,12 +101,50 @@ class Spinning:
     ("spinning_s", "idle", "until_s"), [(0.0, True, 0.01), (0.035, True, 0.045), (5.0, False, 1.0)]
 )
 def test_rest_waits_until_threads_stop_waiting_busily(
-    spinning_s: float, idle: bool, until_s: float, monkeypatch: pytest.MonkeyPatch
+    spinning_s: float, idle: bool, until_s: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = Spinning(spinning_s)
-    monkeypatch.setattr(
-        cpu, "time",
-        SimpleNamespace(perf_counter=clock.perf_counter, process_time=clock.process_time, sleep=clock.sleep),
-    )  # fmt: skip
+    monkeypatch.setattr(cpu, "time", clock)
+    monkeypatch.setattr(cpu, "TASKS", tmp_path / "none")
     assert cpu.rest(1.0) is idle
     assert clock.now == pytest.approx(until_s, abs=0.006)
+
+
+@pytest.mark.parametrize(
+    ("of_this", "of_others", "idle"),
+    [
+        ("R", {"11": "S", "12": "S"}, True),
+        ("R", {"11": "S", "12": "R"}, False),
+        ("R", {"11": "D", "12": None}, True),  # waits for a disk; has ended
+    ],
+)
+def test_rest_waits_for_threads_that_get_no_processor(
+    of_this: str, of_others: dict[str, str | None], idle: bool, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """On a busy host they use no processor time; their state says that they want some."""
+    for number, state in {str(threading.get_native_id()): of_this, **of_others}.items():
+        (tmp_path / number).mkdir()
+        if state is not None:
+            (tmp_path / number / "stat").write_text(f"{number} (a) R (b) {state} 1 R R 0\n")
+    clock = Spinning(0.0)
+    monkeypatch.setattr(cpu, "time", clock)
+    monkeypatch.setattr(cpu, "TASKS", tmp_path)
+    assert cpu.rest(1.0) is idle
+    assert clock.now == pytest.approx(0.01 if idle else 1.0, abs=0.006)
+
+
+def test_rest_waits_until_such_a_thread_sleeps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "11").mkdir()
+    stat = tmp_path / "11" / "stat"
+
+    class Sleeps(Spinning):
+        def sleep(self, seconds: float) -> None:
+            super().sleep(seconds)
+            stat.write_text(f"11 (a) {'R' if self.now < 0.099 else 'S'} 1\n")
+
+    clock = Sleeps(0.0)
+    monkeypatch.setattr(cpu, "time", clock)
+    monkeypatch.setattr(cpu, "TASKS", tmp_path)
+    assert cpu.rest(1.0)
+    assert clock.now == pytest.approx(0.105, abs=0.006)

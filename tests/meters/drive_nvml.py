@@ -43,6 +43,7 @@ def plain(fake: Fake) -> dict[str, Any]:
         "source": meter.source,
         "floor_w": meter.floor_w,
         "limit_w": meter.limit_w,
+        "lag_s": meter.lag_s,
         "short": asdict(fake.window(meter, 2.0)[0]),
     }
 

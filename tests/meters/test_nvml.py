@@ -69,6 +69,7 @@ def test_device_and_conditions_are_reported(result: dict[str, Any]) -> None:
     assert described["power_by"] == "NVML_FI_DEV_POWER_AVERAGE"
     assert described["chosen_because"]
     assert result["plain"]["floor_w"] == pytest.approx(300 * 0.9)
+    assert result["plain"]["lag_s"] == 2.0 + result["plain"]["describe"]["power_window_s"] > 2.0
     assert result["plain"]["limit_w"] == pytest.approx(700 * 1.05)
     assert conditions["sm_clock_mhz"] == 1980
     assert conditions["memory_clock_mhz"] == 3201

@@ -33,6 +33,7 @@ class Constant:
     chosen_because = "a test"
     floor_w: float | None = None
     limit_w: float | None = None
+    lag_s = 0.0
     name = "nvml"
 
     def __init__(self, watts: float, change: Callable[[int, Reading], Reading] | None = None) -> None:

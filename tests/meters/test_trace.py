@@ -99,7 +99,9 @@ def test_power_shown_late_is_left_out_at_the_beginning() -> None:
     assert reading.seconds == pytest.approx(TIMES[-1] - SENSOR.lag_s)
 
 
-def after_another_load(before_w: float, watts: float, late_s: float, gain: float = 1.0) -> Reading:
+def after_another_load(
+    before_w: float, watts: float, late_s: float, gain: float = 1.0, length_s: float = 12.0
+) -> Reading:
     """A counter beside a sensor that averages over a second and shows it late; the load begins at 0 s."""
 
     def drawn_j(times: np.ndarray) -> np.ndarray:
@@ -108,7 +110,8 @@ def after_another_load(before_w: float, watts: float, late_s: float, gain: float
     shown = np.floor(TIMES / 0.1) * 0.1 - late_s
     sampled = drawn_j(shown) - drawn_j(shown - 1.0) + power(0.0)
     counted = 5000.0 + gain * drawn_j(np.floor(TIMES / 0.05) * 0.05)
-    samples = [Sample(t, t, c, w) for t, c, w in zip(TIMES, counted, sampled, strict=True)]
+    rows = zip(TIMES, counted, sampled, strict=True)
+    samples = [Sample(t, t, c, w) for t, c, w in rows if t <= length_s]
     sensor = Sensor("average", 1.0, 0.1, 2.0)
     return trace.counter_reading(samples, sensor, tick_s=0.05, gain=GAIN, limit_w=LIMIT_W)
 
@@ -120,6 +123,22 @@ def test_power_shown_late_does_not_make_a_counter_suspect(before_w: float, watts
     assert reading.joules is not None and reading.seconds == pytest.approx(TIMES[-1], abs=0.15)
     assert reading.joules == pytest.approx(watts * reading.seconds, rel=0.01)
     assert reading.integrated_joules == pytest.approx(reading.joules, rel=0.01)
+
+
+@pytest.mark.parametrize(("length_s", "compared"), [(3.9, False), (4.5, True)])
+def test_a_counter_is_compared_where_enough_remains_after_the_delay(length_s: float, compared: bool) -> None:
+    reading = after_another_load(600.0, 200.0, 1.9, length_s=length_s)
+    assert reading.flags == ("short window",)
+    assert (reading.integrated_joules is not None) is compared
+
+
+def test_the_tolerance_widens_bounds_that_power_sets() -> None:
+    for gain in (1 - GAIN, 1 + GAIN):
+        reading = after_another_load(200.0, 200.0, 0.0, gain=gain)
+        assert reading.interval is not None and reading.interval_without_gain is not None
+        low, high = reading.interval_without_gain
+        assert reading.integrated_joules in (low, high)
+        assert reading.interval == pytest.approx((low / (1 + GAIN), high / (1 - GAIN)))
 
 
 def test_a_wrong_gain_of_a_counter_is_seen_beside_late_power() -> None:

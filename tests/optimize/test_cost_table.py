@@ -13,7 +13,9 @@ from effx.artifacts import Checkpoint
 from effx.cli import run
 from effx.cli.cost_table import _text
 from effx.errors import ArtifactError, UsageError
+from effx.host import cpu
 from effx.models import families, structure
+from effx.optimize import probes
 from effx.optimize.cost_table import CostTable, LayerSize, neuron_sizes
 from effx.optimize.measure_costs import measure
 from effx.optimize.probes import random_structures, sizes
@@ -54,6 +56,11 @@ def test_costs_add_up(tmp_path: Path) -> None:
     assert costs.of_structure(Structure(layers)) == costs.of_layers([(3, 8), (0, 0)])
     with pytest.raises(UsageError, match="size 5: the cost table has sizes from 0 to 4"):
         costs.of_layer(5, 16)
+
+
+def test_a_table_from_before_rest_was_recorded_does_not_claim_it(tmp_path: Path) -> None:
+    found = table(tmp_path)
+    assert found.at_rest is None and "threads of a graph" not in _text(found)
 
 
 def check(predicted: float, measured: float) -> dict[str, Any]:
@@ -187,6 +194,29 @@ def test_joules_of_a_real_model_by_processor_time(checkpoint: Checkpoint, tmp_pa
     text = _text(found)
     assert "energy by model:10 (model), of processor time, without idle power" in text
     assert "median error of the predicted energy" in text and "mJ per layer" in text
+
+
+@pytest.mark.parametrize("busy", [0, -1, None])
+def test_threads_that_compute_between_graphs_are_recorded(
+    busy: int | None, checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before the first block, before the last energy window, or never."""
+    calls, turns = 0, 5 * (6 + 2)  # unreduced, all and fewer layers, without heads, without neurons
+
+    def rest() -> bool:
+        nonlocal calls
+        calls += 1
+        return busy is None or calls - 1 != busy % turns  # counted from the end if negative
+
+    monkeypatch.setattr(cpu, "rest", rest)
+    monkeypatch.setattr(probes, "sizes", lambda *_, **__: ([0, 4], [0, 64]))
+    (found,) = measure(
+        checkpoint.folder, workloads=("4x16",), threads=1, rounds=6, checks=0, meter="model:10", windows=2,
+        window_s=0.01,
+    )  # fmt: skip
+    assert calls == turns
+    assert found.at_rest is (busy is None)
+    assert ("threads of a graph still computed" in _text(found)) is (busy is not None)
 
 
 def test_a_meter_that_is_not_here(

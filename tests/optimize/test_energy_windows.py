@@ -73,6 +73,7 @@ class ConstantMeter:
     """A constant power, read over half of the work, as between ticks; some windows give what is said."""
 
     source, reason, chosen_because, floor_w, limit_w = "counter", None, "test", None, None
+    lag_s = 0.0
 
     def __init__(self, name: str = "test", readings: tuple[Reading, ...] = ()) -> None:
         self.name, self._readings, self.windows = name, list(readings), 0
@@ -122,6 +123,14 @@ def test_a_failed_window_is_repeated_and_then_nothing_has_energy(
     with pytest.raises(NoEnergyError, match=told):
         meter = ConstantMeter(readings=(reading,) * 3)
         joules({"long": Timed(clock, 1)}, QUERIES, Windows(meter, 1, 0.01), 0)
+
+
+def test_threads_of_the_graph_before_come_to_rest_before_each_window(clock: Clock) -> None:
+    """Also before one that is repeated."""
+    meter, begun = ConstantMeter(readings=(Reading(None, "lost"),)), []
+    sessions = {"short": Timed(clock, 1), "long": Timed(clock, 3)}
+    joules(sessions, QUERIES, Windows(meter, 2, 0.01), 0, lambda: begun.append(meter.windows))
+    assert begun == [0, 1, 2, 3, 4] and meter.windows == 5
 
 
 def test_short_windows_and_sensors_that_measure_a_part_of_the_time_are_taken(clock: Clock) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,9 @@ from scipy import stats
 
 from effx import meters
 from effx.host import cpu
-from effx.meters.trace import GAIN, bounds
+from effx.host.sensors import Sensor
+from effx.meters import trace
+from effx.meters.trace import GAIN, Sample, bounds
 from effx.profile import energy
 from effx.results import EnergyWindow, Idle
 
@@ -79,6 +82,52 @@ def test_other_work_on_the_processors_gives_no_idle_power(monkeypatch: pytest.Mo
     assert isinstance(energy.idle(Steady([12.0, 12.0, 12.0]), 0.01), Idle)
 
 
+class AfterWork(meters.Unavailable):
+    """A GPU that drew 400 W until 0 s and 80 W since; its power sensor averages over 1 s, and is late."""
+
+    name, lag_s, now_s = "nvml", 3.0, 0.0
+    sensor = Sensor("average", 1.0, 0.1, 2.0)
+
+    def __init__(self, late_s: float, *, counts: bool) -> None:
+        super().__init__("")
+        self._late_s, self._counts = late_s, counts
+
+    def sleep(self, seconds: float) -> None:
+        self.now_s += seconds
+
+    def start(self) -> None:
+        self._begun_s = self.now_s
+
+    def stop(self, cpu_s: float, during: meters.Period | None = None) -> meters.Reading:
+        times = np.arange(self._begun_s, self.now_s, 0.02)
+        updates = np.floor(times / 0.1) * 0.1
+        shown_w = self._drawn_j(updates - self._late_s) - self._drawn_j(updates - self._late_s - 1.0)
+        shown_w += np.random.default_rng(0).normal(0, 0.1, 1000)[np.round(updates / 0.1).astype(int)]
+        counted_j = 5000.0 + self._drawn_j(updates)
+        if not self._counts:
+            samples = [Sample(t, t, None, watts) for t, watts in zip(times, shown_w, strict=True)]
+            return trace.power_reading(samples, self.sensor, gain=GAIN, limit_w=700.0)
+        samples = [Sample(*each) for each in zip(times, times, counted_j, shown_w, strict=True)]
+        return trace.counter_reading(samples, self.sensor, tick_s=0.1, gain=GAIN, limit_w=700.0)
+
+    def _drawn_j(self, times: np.ndarray) -> np.ndarray:
+        return np.where(times < 0, 400.0, 80.0) * times
+
+
+@pytest.mark.parametrize("counts", [True, False])
+@pytest.mark.parametrize("length_s", [3.0, 5.0])
+def test_the_idle_power_is_not_that_of_the_work_before(
+    length_s: float, counts: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    meter = AfterWork(1.5, counts=counts)
+    monkeypatch.setattr(
+        energy, "time", SimpleNamespace(sleep=meter.sleep, perf_counter=lambda: meter.now_s)
+    )  # fmt: skip
+    result = energy.idle(meter, length_s)
+    assert isinstance(result, Idle), result
+    assert result.watts == pytest.approx(80.0, rel=0.005)
+
+
 def test_why_there_is_no_net_energy_is_recorded() -> None:
     result = energy.of_windows([window(1000.0, 10.0, 100)], Steady([]), energy.NoIdle("a process ran"))
     assert (result.net, result.net_reason, result.gross) == (None, "a process ran", pytest.approx(10.0))
@@ -132,6 +181,34 @@ def test_the_interval_holds_the_truth_at_the_edge_of_the_meters_tolerance() -> N
             held[number] += interval[0] <= truth, truth <= interval[1]
     assert (held.sum(1) - trials >= 0.93 * trials).all()
     assert (held < trials).any()  # they are not so wide that they cannot miss
+
+
+@pytest.mark.parametrize("gain", [-GAIN, GAIN])
+def test_the_interval_holds_the_truth_beside_power_that_shows_it(gain: float) -> None:
+    """A counter at the edge of its tolerance, and power that gives the true work of every window."""
+    times = np.arange(0.0, 12.0, 0.01)
+    counted = 100.0 + (1 + gain) * 10.0 * np.floor(times / 0.02) * 0.02
+    samples = [Sample(t, t, joules, 10.0) for t, joules in zip(times, counted, strict=True)]
+    read = trace.counter_reading(samples, Sensor("power", 0.0, 0.1, 2.0), tick_s=0.02, gain=GAIN)
+    assert read.joules and read.interval and read.interval_without_gain and read.integrated_joules
+    assert read.integrated_joules in read.interval_without_gain
+    joules, low, high, low_ratio, high_ratio = (
+        np.array([read.joules, *read.interval, *read.interval_without_gain]) / read.integrated_joules
+    )  # of a window whose true work is 1 J; those of another are proportional to its work
+    rng, trials = np.random.default_rng(0), 1000
+    held = np.zeros(2)
+    for _ in range(trials):
+        windows = [
+            replace(
+                window(joules * work, 1.0, 1, (low * work, high * work)),
+                interval_without_gain=(low_ratio * work, high_ratio * work),
+            )
+            for work in 10.0 * (1 + rng.normal(0, 0.01, 3))
+        ]
+        interval = energy.of_windows(windows, Steady([]), None).interval
+        assert interval is not None
+        held += interval[0] <= 10.0, interval[1] >= 10.0
+    assert held.sum() - trials >= 0.95 * trials
 
 
 def test_the_bounds_of_a_meter_without_tolerance_are_as_they_were() -> None:
