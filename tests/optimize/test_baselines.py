@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
 import itertools
 import sys
@@ -11,9 +12,11 @@ from types import ModuleType
 import numpy as np
 import pytest
 
+from effx.artifacts import Checkpoint
 from effx.optimize.cost_table import CostTable, SizeCost
 from effx.structure import Layer, Structure
 from effx.tickets.scores import Importance
+from tests.optimize.test_one_shot import write_table
 
 FILE = Path(__file__).parents[2] / "benchmarks" / "optimize_baselines.py"
 
@@ -68,6 +71,41 @@ def test_first_order_structures_are_the_best_of_all_within_the_budget(bench: Mod
         assert set(after.heads) <= set(before.heads)
         assert set(after.neuron_indices) <= set(before.neuron_indices)
     assert bench.first_order_structure(whole, scored, table, limit_s=0.1) is None
+
+
+def test_every_way_makes_its_models_or_says_that_it_cannot(
+    bench: ModuleType, checkpoint: Checkpoint, encoders: dict[str, Path], rows_folder: Path, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    write_table(tmp_path / "costs.json", checkpoint)
+    options = argparse.Namespace(
+        out=tmp_path, seed=0, data=rows_folder, task="sst2", model=str(encoders["bert"]), epochs=0.5,
+        batch_size=32, lr=1e-3, limit=96, max_length=32, variant="int8", backend="onnxruntime",
+        workload="single", scored_rows=32, candidates=3, speedups=[4.0, 1.5], ways=bench.WAYS,
+    )  # fmt: skip
+    (tmp_path / "seed0" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "seed0" / "checkpoints" / "full").symlink_to(checkpoint.folder)
+    bench.Bench(options).train()
+    said = capsys.readouterr().out
+    table = CostTable.read(tmp_path / "costs.json")
+    made = {path.name: Checkpoint.open(path) for path in (tmp_path / "seed0" / "checkpoints").iterdir()}
+    for way in bench.WAYS:
+        for speedup in options.speedups:
+            model = made.get(f"{way}-{speedup:g}x")
+            if model is None:
+                assert f"{way}-{speedup:g}x: " in said
+                continue
+            cost_s = table.seconds.of_structure(model.manifest.structure)
+            assert cost_s <= table.unreduced_s / speedup * (1 + 1e-9), (way, speedup)
+    assert {f"{way}-1.5x" for way in bench.WAYS} <= made.keys()
+    assert "tickets-4x" not in made  # every layer keeps a head
+    layers = [layer.index for layer in made["layers-1.5x"].manifest.structure.layers]
+    assert layers == [*range(len(layers))]
+    assert made["distilled-4x"].manifest.parent == made["distilled-4x-pruned"].digest
+    assert made["distilled-4x-pruned"].manifest.parent == made["distilled-1.5x"].digest
+    assert made["first-order-4x"].manifest.parent == made["first-order-1.5x"].digest
+    of_epochs = {name: model.manifest.training.settings["epochs"] for name, model in made.items()}
+    assert of_epochs["layers-1.5x"] == of_epochs["distilled-4x"] == 0.5
 
 
 def test_scores_are_between_the_engines_next_to_a_speed(bench: ModuleType) -> None:
