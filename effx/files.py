@@ -250,7 +250,7 @@ def cannot_write(path: Path, error: OSError) -> UsageError:
 
 def _owner() -> str:
     pid = os.getpid()
-    return f"{safe_name(socket.gethostname())}.{_namespace()}-{pid}-{_start_of(pid)}"
+    return f"{safe_name(socket.gethostname())}.{_namespace()}-{pid}-{_start_of(pid) or ''}"
 
 
 def _namespace() -> str:
@@ -266,20 +266,22 @@ def _namespace() -> str:
     return ""
 
 
-def _start_of(pid: int) -> str:
-    """Return when a process started, in ticks since boot; empty: it has ended, or the start is unknown."""
+def _start_of(pid: int) -> str | None:
+    """Return when a process started, in ticks since boot; empty: it has ended; None: it cannot be read."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
+    except (FileNotFoundError, ProcessLookupError):
         return ""
+    except OSError:
+        return None
     return fields[19] if len(fields) > 19 and fields[0] != "Z" else ""
 
 
 def remove_leftovers(folder: Path) -> None:
     """Remove the temporary files and folders in ``folder`` that killed processes of this host left behind.
 
-    Those of other namespaces stay, as of a container whose processes cannot be seen from here, until that
-    container, or a process of its host and boot, looks itself.
+    Those of other namespaces stay, as of a container whose processes cannot be seen from here, until a
+    process of that namespace looks. After the end of the container nobody does: remove them by hand.
 
     A process that was killed while it replaced a folder may have moved the old one away, and not the new one,
     which was complete, into its place. That is done now.
@@ -311,7 +313,7 @@ def _alive(pid: int, started: str) -> bool:
         return False
     except PermissionError:
         pass
-    return not started or _start_of(pid) == started
+    return not started or _start_of(pid) in (started, None)
 
 
 def _move_entries(source: Path, target: Path) -> None:

@@ -80,6 +80,7 @@ def make_plan(store: CellStore, cells: Callable[[Digests, Artifacts], list[Cell]
     """
     digests = Digests(store.digests)
     plan_ = CellPlan(lambda artifacts: cells(digests, artifacts), store)
+    plan_.remember = digests.save
     if store.folder.is_dir():
         with contextlib.suppress(UsageError):  # they are computed again; a run tells what cannot be written
             digests.save()
@@ -123,6 +124,7 @@ def run_plan(plan: CellPlan, where: Executor, budgets: Budgets) -> RunResult:
     if plan.count(*OPEN):
         plan.store.create()
         plan.store.clean()
+        plan.remember()
         for line in plan.differences():
             progress.say(line)
         shown = view(plan, where.slots, lines=where.shows_progress)

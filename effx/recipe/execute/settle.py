@@ -57,8 +57,7 @@ def settle(spec: CellSpec) -> CellOutcome:
 
 def _do(store: CellStore, spec: CellSpec, lock: locks.Lock) -> CellOutcome:
     started, clock = now(), time.perf_counter()
-    digests = Digests(store.digests)
-    unchanged.check(spec, digests)
+    unchanged.check(spec, Digests(store.digests))
     store.note("begun", spec.key, spec.id)
     with store.settle(spec.key) as folder:
         output, outcome = StageOutput(None), "done"
@@ -69,7 +68,7 @@ def _do(store: CellStore, spec: CellSpec, lock: locks.Lock) -> CellOutcome:
             output, outcome = StageOutput(None, str(error)), "gate"
         except RefusedError as error:
             output, outcome = StageOutput(None, str(error)), "refused"
-        unchanged.check(spec, digests)
+        unchanged.check_after(spec, Digests(store.digests))
         seconds = round(time.perf_counter() - clock, 3)
         record = CellRecord(
             key=spec.key, stage=spec.stage, name=spec.name, outcome=outcome, note=output.note,

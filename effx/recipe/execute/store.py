@@ -192,9 +192,13 @@ class CellStore:
         """Add a line to this host's journal; each line is one write, so that lines never mix."""
         line = {"at": now(), "event": event, "key": key, "cell": cell, "pid": os.getpid(), **more}
         path = self.folder / "journal" / f"{files.safe_name(socket.gethostname())}.jsonl"
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
         try:
-            os.write(handle, (json.dumps(line, ensure_ascii=False) + "\n").encode())
+            cut = False
+            if os.fstat(handle).st_size:
+                os.lseek(handle, -1, os.SEEK_END)
+                cut = os.read(handle, 1) != b"\n"  # as the machine died
+            os.write(handle, ("\n" * cut + json.dumps(line, ensure_ascii=False) + "\n").encode())
         finally:
             os.close(handle)
 
@@ -202,7 +206,7 @@ class CellStore:
         """Return the journals of all hosts, each in order."""
         lines: list[dict[str, Any]] = []
         for path in sorted((self.folder / "journal").glob("*.jsonl")):
-            for text in path.read_text(encoding="utf-8").splitlines():
+            for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
                 with contextlib.suppress(ValueError, RecursionError):  # cut short as its machine died
                     lines.append(json.loads(text))
         return lines

@@ -6,6 +6,7 @@ their size or time has changed.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,15 +18,40 @@ from effx.specs.data import DataSource
 
 
 def check(spec: CellSpec, digests: Digests) -> None:
-    """Raise :class:`EffxError` if a file that the cell's key has the digest of is missing or another one."""
+    """Check the files before the cell is done.
+
+    Raises:
+        EffxError: one that the cell's key has the digest of is missing or another one, or there is a new one.
+    """
     for path, planned in _planned(spec, digests):
         try:
             now = None if path is None else digests.file(path)
         except OSError:
             now = None
         if now != planned:
-            what = path or "what a folder of rows or a model has"
-            raise EffxError(f"{spec.id}: {what} has changed since the run was planned: begin it again.")
+            raise _changed(spec, "the list of files of its rows or model" if path is None else str(path))
+
+
+def check_after(spec: CellSpec, digests: Digests) -> None:
+    """Check the files after the cell was done; those that are new or gone by now had no effect on it.
+
+    Args:
+        spec: the cell.
+        digests: others than before, as these are taken once.
+
+    Raises:
+        EffxError: a file that the cell's key has the digest of is another one.
+    """
+    files: list[tuple[Path | None, str]] = []
+    with contextlib.suppress(EffxError, OSError):  # a folder that is gone
+        files = [*_planned(spec, digests)]
+    for path, planned in files:
+        if path is not None and planned and path.is_file() and digests.file(path) != planned:
+            raise _changed(spec, str(path))
+
+
+def _changed(spec: CellSpec, what: str) -> EffxError:
+    return EffxError(f"{spec.id}: {what} has changed since the run was planned: begin it again.")
 
 
 def _planned(spec: CellSpec, digests: Digests) -> Iterator[tuple[Path | None, str]]:

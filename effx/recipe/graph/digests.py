@@ -60,11 +60,18 @@ Imports = dict[str, list[str] | None]
 
 
 class Digests:
-    """Digests of inputs, remembered in a file."""
+    """Digests of inputs, remembered in a file.
+
+    One object takes each digest once: a run plans further cells after it has done some, with the rows and
+    models that it began with.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._known: dict[str, Any] = {}
+        self._taken: dict[str, Any] = {}
+        self._models: dict[str, dict[str, Any]] = {}
+        self._rows: dict[str, dict[str, Any]] = {}
         self._changed = False
         self._codes: dict[tuple[str, ...], str] = {}
         with contextlib.suppress(OSError, ValueError):
@@ -83,6 +90,12 @@ class Digests:
         Raises:
             DataError: files are missing, or rows do not fit the task.
         """
+        name = files.json_digest({"task": _plain(task), "source": source and source.to_json()})
+        if name not in self._rows:
+            self._rows[name] = self._rows_of(task, source)
+        return self._rows[name]
+
+    def _rows_of(self, task: Task, source: DataSource | None) -> dict[str, Any]:
         if source is None:
             rows = len(data.load(task, "train")) if task.name == "demo" else None
             hub = None if task.hub is None else [str(task.hub.path), str(task.hub.config)]
@@ -107,8 +120,10 @@ class Digests:
         folder = Path(source)
         if not folder.is_dir():
             return {"hub": source}
-        paths = model_files.deciding(folder)
-        return {path.relative_to(folder).as_posix(): self.file(path) for path in paths}
+        if source not in self._models:
+            paths = model_files.deciding(folder)
+            self._models[source] = {path.relative_to(folder).as_posix(): self.file(path) for path in paths}
+        return self._models[source]
 
     def code(self, stage: str, backends: Sequence[str] = (), meter: str | None = None) -> str:
         """Return the digest of the code and assets that decide a stage's results.
@@ -167,8 +182,14 @@ class Digests:
         return {name: version for name in dict.fromkeys(names) if (version := _version(name))}
 
     def _of(self, path: Path, what: str, compute: Callable[[Path], Any]) -> Any:
+        name = f"{what}: {path.resolve()}"
+        if name not in self._taken:
+            self._taken[name] = self._now(path, name, compute)
+        return self._taken[name]
+
+    def _now(self, path: Path, name: str, compute: Callable[[Path], Any]) -> Any:
         stat = path.stat()
-        name, stamp = f"{what}: {path.resolve()}", [stat.st_size, stat.st_mtime_ns, stat.st_ino]
+        stamp = [stat.st_size, stat.st_mtime_ns, stat.st_ino]
         entry = self._known.get(name)
         if not isinstance(entry, dict) or entry.get("stamp") != stamp:
             self._known[name] = entry = {"stamp": stamp, "value": compute(path)}

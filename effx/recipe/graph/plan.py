@@ -52,6 +52,8 @@ class CellPlan:
         self.store = store
         self.entries: dict[str, PlanEntry] = {}
         self._build, self._outdated = build, True
+        self.remember: Callable[[], None] = lambda: None
+        """Writes what was computed of the cells' inputs into the workspace, once that is there."""
         self._records = store.records()
         self.estimates = Estimates(self._records)
         self.refresh()

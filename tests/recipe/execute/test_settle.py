@@ -88,12 +88,16 @@ CHANGES: dict[str, Callable[[Path], object]] = {
     "train.jsonl": lambda folder: (folder / "data" / "train.jsonl").write_text('{"sentence": "x"}\n'),
     "no validation rows": lambda folder: (folder / "data" / "validation.jsonl").unlink(),
     "model.safetensors": lambda folder: (folder / "model" / "model.safetensors").write_bytes(b"WEIGHTS!"),
-    "a folder of rows or a model": lambda folder: (folder / "model" / "vocab.txt").write_text("new"),
+    "the list of files of its rows or model": lambda folder: (folder / "model" / "vocab.txt").write_text(
+        "new"
+    ),
 }
 
 
-@pytest.mark.parametrize("changed", CHANGES)
-@pytest.mark.parametrize("when", ["before", "while"])
+@pytest.mark.parametrize(
+    ("changed", "when"),
+    [*((changed, "before") for changed in CHANGES), ("train.jsonl", "while"), ("model.safetensors", "while")],
+)
 def test_inputs_that_change_after_planning_fail_the_cell(
     folder: Path, monkeypatch: pytest.MonkeyPatch, changed: str, when: str
 ) -> None:
@@ -105,3 +109,36 @@ def test_inputs_that_change_after_planning_fail_the_cell(
     with pytest.raises(EffxError, match=changed.replace(".", r"\.")):
         settle.settle(spec)
     assert CellStore(folder / "w").find(spec.key) is None
+
+
+@pytest.mark.parametrize("changed", ["no validation rows", "the list of files of its rows or model"])
+def test_files_that_are_gone_or_new_once_the_cell_was_done_had_no_effect(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, changed: str
+) -> None:
+    """A note beside the model, or a disk that was unmounted, costs no hours of training."""
+    does(monkeypatch, lambda: CHANGES[changed](folder))
+    assert settle.settle(entry(folder)[1]).outcome == "done"
+
+
+def test_a_run_keeps_the_digests_that_it_began_with(folder: Path) -> None:
+    """Cells that are planned later would otherwise learn from other rows than those before."""
+    made = plan_of(load(folder / "recipe.yaml"), "here")
+    before = {name: each.key for name, each in made.entries.items()}
+    write_rows(folder / "data" / "train.jsonl", [{"sentence": "another", "label": n % 2} for n in range(40)])
+    CHANGES["the list of files of its rows or model"](folder)
+    made._outdated = True
+    made.refresh()
+    assert {name: each.key for name, each in made.entries.items()} == before
+    (only,) = made.entries.values()
+    with pytest.raises(EffxError, match="has changed since the run was planned"):
+        settle.settle(made.spec(only, 1))
+    assert entry(folder)[0].key != only.key
+
+
+def test_a_journal_that_was_cut_within_a_character_is_read(folder: Path) -> None:
+    store = CellStore(folder / "w")
+    store.note("begun", "k1", "höhe")
+    (path,) = (folder / "w" / "journal").glob("*.jsonl")
+    path.write_bytes(path.read_bytes()[: path.read_bytes().index("ö".encode()) + 1])
+    store.note("begun", "k2", "next")
+    assert [line["key"] for line in store.journal()] == ["k2"]

@@ -393,6 +393,25 @@ def test_rounds_of_reduced_models_drop_layers_once(
         assert [record.kept for record in ticket.manifest.layer_reductions] == [(1, 2)], ticket.name
 
 
+def test_the_full_model_beside_a_mask_of_a_file_is_not_masked(
+    encoders: dict[str, Path], rows_folder: Path, tmp_path: Path
+) -> None:
+    """Searches under several masks share it."""
+    model, _ = pretrained(encoders["bert"], TASKS["sst2"])
+    path = tmp_path / "m.safetensors"
+    found_for = mask_files.MaskedModel("bert", (0, 1, 2))
+    mask_files.write(path, mask_files.FoundMask(sparse.drawn(sparse.matrices(model), 0.7, 0), found_for))
+    settings = MASKED.replace(mask=str(path), max_steps=1)
+    found = sweeps.lottery(
+        "sst2", encoders["bert"], out=tmp_path / "w", data_folder=rows_folder, settings=settings
+    )
+    zeros = {
+        one.name: sum(int((values == 0).sum()) for values in sparse.matrices(load(one)).values())
+        for one in found.checkpoints
+    }
+    assert zeros["sst2-bert-mask-s0"] > 1000 * (1 + zeros["sst2-bert-lottery0-s0"])
+
+
 def test_a_mask_of_a_model_of_another_name_is_told(
     encoders: dict[str, Path], rows_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

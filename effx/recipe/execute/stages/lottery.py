@@ -7,6 +7,7 @@ from pathlib import Path
 
 from effx import files
 from effx.costs import Expense
+from effx.errors import ArtifactError
 from effx.recipe.execute.protocol import CellSpec, StageOutput
 from effx.recipe.execute.stages import common, teachers
 from effx.specs.heads import HeadSettings
@@ -28,8 +29,11 @@ def run(cell: CellSpec, out: Path) -> StageOutput:
         digest = files.sha256(mask_file)
         found = MaskResult.read(Path(mask_cell.folder) / common.RESULT)
         parent, expenses = found.parent, found.expenses
-    elif cell.local_paths.mask is not None:
+    elif digest is not None:  # of a file, which the full model of the same search has in its paths, too
+        assert cell.local_paths.mask is not None
         mask_file, expenses = Path(cell.local_paths.mask), None
+        if files.sha256(mask_file) != digest:
+            raise ArtifactError(f"{mask_file} has changed since the run was planned: begin it again.")
     origin = rounds.MaskOrigin(
         settings.kind, settings.objective, digest, settings.init, settings.rewind, settings.source
     )
