@@ -178,7 +178,9 @@ def test_full_models_have_the_teacher_of_the_tickets_and_the_table_names_it(
         "settings": QUICK.replace(levels=(Level(40),), kinds=("winning",), seeds=1),
         "teacher": GivenTeacher(str(teacher.folder), teacher.digest, learned),
     }
-    with pytest.raises(UsageError, match="lies in the workspace .*, whose checkpoints this search replaces"):
+    with pytest.raises(
+        UsageError, match="lies in the workspace .*, where this search writes checkpoints of its own"
+    ):
         sweeps.tickets("sst2", encoders["bert"], out=folder, **given)
     with pytest.raises(UsageError, match="lies in the workspace"):
         sweeps.lottery(

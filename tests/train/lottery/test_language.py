@@ -181,7 +181,9 @@ def test_settings_of_rounds_that_equal_those_of_the_fine_tuning_change_no_key(
     for percent in (10, 20):
         _, settings = before[f"lottery-mask mlm{percent}-s0"]
         others = ("task", "percent", "kind", "objective", "text_digest", "mlm_rows")
-        assert {name: value for name, value in settings.given().items() if name not in others} == wanted
+        given = {name: value for name, value in settings.given().items() if name not in others}
+        assert given.pop("precision") in ("bf16", "fp32")  # what auto is on this machine
+        assert given == wanted
     same = shared.replace(
         mlm_batch_size=8, mlm_lr=1e-4, mlm_max_length=32, mlm_steps=7, mlm_rows="passages", mlm_prune="after"
     )
