@@ -250,7 +250,7 @@ def cannot_write(path: Path, error: OSError) -> UsageError:
 
 def _owner() -> str:
     pid = os.getpid()
-    return f"{safe_name(socket.gethostname())}.{_namespace()}-{pid}-{_start_of(pid) or ''}"
+    return f"{safe_name(socket.gethostname())}.{_namespace()}-{pid}-{start_of(pid) or ''}"
 
 
 def _namespace() -> str:
@@ -266,7 +266,7 @@ def _namespace() -> str:
     return ""
 
 
-def _start_of(pid: int) -> str | None:
+def start_of(pid: int) -> str | None:
     """Return when a process started, in ticks since boot; empty: it has ended; None: it cannot be read."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -292,7 +292,7 @@ def remove_leftovers(folder: Path) -> None:
     with contextlib.suppress(OSError):
         for entry in sorted(folder.iterdir(), key=lambda entry: not entry.name.endswith(".old.tmp")):
             match = pattern.fullmatch(entry.name)
-            if match and not _alive(int(match.group(2) or match.group(4)), match.group(3) or ""):
+            if match and not is_alive(int(match.group(2) or match.group(4)), match.group(3) or ""):
                 target = folder / match.group(1)
                 if match.group(5) and not target.exists():
                     complete = entry.with_name(entry.name.removesuffix(".old.tmp") + ".tmp")
@@ -305,7 +305,7 @@ def remove_leftovers(folder: Path) -> None:
                     entry.unlink(missing_ok=True)
 
 
-def _alive(pid: int, started: str) -> bool:
+def is_alive(pid: int, started: str) -> bool:
     """Return whether a process lives; one that started at another time than ``started`` has only its id."""
     try:
         os.kill(pid, 0)
@@ -313,7 +313,7 @@ def _alive(pid: int, started: str) -> bool:
         return False
     except PermissionError:
         pass
-    return not started or _start_of(pid) in (started, None)
+    return not started or start_of(pid) in (started, None)
 
 
 def _move_entries(source: Path, target: Path) -> None:

@@ -63,7 +63,7 @@ class Holder:
 
 def this_process() -> Holder:
     """Return this process as a holder, with a random token."""
-    return Holder(_host(), os.getpid(), _start_of(os.getpid()), secrets.token_hex(8))
+    return Holder(_host(), os.getpid(), files.start_of(os.getpid()) or "", secrets.token_hex(8))
 
 
 def holder(path: Path) -> Holder | None:
@@ -224,7 +224,7 @@ def _occupied(folder: Path) -> str:
         with contextlib.suppress(OSError, ValueError, TypeError):
             value = json.loads(path.read_bytes())
             user = _HostUser(**{**value, "holder": Holder(**value["holder"])})
-            if user.holder.host == _host() and not _runs(user.holder):
+            if user.holder.host == _host() and not files.is_alive(user.holder.pid, user.holder.started):
                 path.unlink(missing_ok=True)
             else:
                 users.append(user)
@@ -266,7 +266,7 @@ def _read(path: Path) -> Holder | None:
 
 def _is_stale(path: Path, recorded: Holder) -> bool:
     if recorded.host == _host():
-        return not _runs(recorded)
+        return not files.is_alive(recorded.pid, recorded.started)
     probe = path.with_name(f".clock.{os.getpid()}")  # clocks of hosts differ; file times are the server's
     try:
         probe.touch()
@@ -278,17 +278,6 @@ def _is_stale(path: Path, recorded: Holder) -> bool:
         probe.unlink(missing_ok=True)
 
 
-def _runs(recorded: Holder) -> bool:
-    try:
-        os.kill(recorded.pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    # the start of a zombie is empty
-    return not recorded.started or _start_of(recorded.pid) == recorded.started
-
-
 def _host() -> str:
     boot = _text("/proc/sys/kernel/random/boot_id")
     try:
@@ -296,14 +285,6 @@ def _host() -> str:
     except OSError:
         namespace = ""
     return f"{socket.gethostname()} {boot} {namespace}".strip()
-
-
-def _start_of(pid: int) -> str:
-    """Return when a process started, in ticks since boot; empty: it ended, or the start is unknown."""
-    fields = _text(f"/proc/{pid}/stat").rpartition(")")[2].split()  # the name may contain spaces
-    if not fields or fields[0] == "Z":
-        return ""
-    return fields[19]
 
 
 def _text(path: str) -> str:

@@ -47,16 +47,19 @@ def data(runs: Sequence[Run], sections: Sequence[Section] = ()) -> dict[str, Any
     return payload("now", runs, groups, compare_groups(groups), [], sections)
 
 
-@pytest.mark.parametrize("order", [("p80", "fp32"), ("fp32", "p80"), ("p80", "p60")])
-def test_pinned_engines_have_one_letter_each_everywhere(order: tuple[str, str], tmp_path: Path) -> None:
-    """In the list, at the buttons and in the chart the letters are those of the comparison."""
-    runs = [
+def three_engines() -> list[Run]:
+    return [
         measured("fp32", 0.02, RAPL),
         pruned("p80", 0.8, 0.017, RAPL),
         pruned("p60", 0.6, 0.01, RAPL, wrong=24),
     ]
+
+
+@pytest.mark.parametrize("order", [("p80", "fp32"), ("fp32", "p80"), ("p80", "p60")])
+def test_pinned_engines_have_one_letter_each_everywhere(order: tuple[str, str], tmp_path: Path) -> None:
+    """In the list, at the buttons and in the chart the letters are those of the comparison."""
     seen = script.evaluate(
-        data(runs),
+        data(three_engines()),
         tmp_path,
         f"""
         frontierSection(); enginesSection();
@@ -92,13 +95,8 @@ def test_pinned_engines_have_one_letter_each_everywhere(order: tuple[str, str], 
 
 def test_a_third_pin_replaces_the_second(tmp_path: Path) -> None:
     """By the order of pinning, whatever the order of their comparison."""
-    runs = [
-        measured("fp32", 0.02, RAPL),
-        pruned("p80", 0.8, 0.017, RAPL),
-        pruned("p60", 0.6, 0.01, RAPL, wrong=24),
-    ]
     seen = script.evaluate(
-        data(runs),
+        data(three_engines()),
         tmp_path,
         """
         frontierSection(); enginesSection();
