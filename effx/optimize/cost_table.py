@@ -1,12 +1,13 @@
 """What attention and FFN of every size cost on a runtime, measured: in seconds, and with a meter in joules.
 
 How the cost of a structure follows from them is in :mod:`effx.optimize.layer_costs`. That costs add up is an
-assumption, so a table contains a check: structures that were drawn at random, each predicted and measured.
+assumption, so structures that were drawn at random are measured as whole encoders. The sum is fitted to them,
+and checked: each is predicted by a fit to the others.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -15,7 +16,7 @@ from pydantic import Field, model_validator
 
 from effx import files, records
 from effx.errors import UsageError
-from effx.optimize.layer_costs import LayerCosts
+from effx.optimize.layer_costs import Fitted, LayerCosts, fit
 from effx.records import Record
 from effx.specs.backends import BACKENDS
 from effx.specs.meters import EnergySource
@@ -24,6 +25,9 @@ from effx.specs.settings import OneOf
 LIMITS = {"batch": 0.05, "single": 0.10}
 """Median error of predicted against measured structures that a table may have: in batches, and for single
 rows, where starting each product takes a part of the time."""
+
+_SAME = 1e-6
+"""Relative difference of a number in a file from what it follows from, at most."""
 
 Seconds = float
 Joules = float
@@ -107,10 +111,12 @@ class EnergyCosts(Record):
     unreduced_j: Joules
     """Joules per query of the checkpoint's engine."""
     empty_layer_j: Joules
-    """Joules per query of a layer without heads and FFN."""
+    """Joules per query of a layer without heads and FFN, by the graphs of equal layers."""
     heads: tuple[SizeEnergy, ...]
     """By rising size, as those of the times."""
     neurons: tuple[SizeEnergy, ...]
+    fitted: Fitted | None = None
+    """As that of the times, in joules."""
     checks: tuple[CheckedEnergy, ...]
 
     @property
@@ -146,11 +152,15 @@ class CostTable(Record):
     unreduced_s: Seconds
     """Seconds per query of the checkpoint's engine."""
     empty_layer_s: Seconds
-    """Seconds per query of a layer without heads and FFN: its LayerNorms."""
+    """Seconds per query of a layer without heads and FFN, its LayerNorms, by the graphs of equal layers."""
     heads: tuple[SizeCost, ...]
     """By rising size; the last is that of the checkpoint's layers."""
     neurons: tuple[SizeCost, ...]
+    fitted: Fitted | None = None
+    """How these add up in whole encoders, in seconds. None: to the unreduced engine's time, as too few
+    structures were measured to fit anything, or the table is older than this field."""
     checks: tuple[CheckedStructure, ...]
+    """Each predicted by a fit to the others."""
     energy: EnergyCosts | None = None
     """None: not measured."""
     no_energy: str | None = None
@@ -173,33 +183,36 @@ class CostTable(Record):
                 raise ValueError(f"{name}: expected at least two rising sizes from 0")
             if self.energy is not None and [cost.size for cost in getattr(self.energy, name)] != sizes:
                 raise ValueError(f"energy.{name}: expected the sizes of {name}")
-        for time in self.checks:
-            _check(
-                time.layers, self.seconds, ("predicted_s", time.predicted_s), ("measured_s", time.measured_s)
-            )
-        if self.joules is not None and self.energy is not None:
-            for one in self.energy.checks:
-                predicted = ("energy: predicted_j", one.predicted_j)
-                _check(one.layers, self.joules, predicted, ("measured_j", one.measured_j))
+        _check("", self._differences_s, self.layers, self.fitted,
+               [(one.layers, one.predicted_s, one.measured_s) for one in self.checks])  # fmt: skip
+        if self.energy is not None:
+            _check("energy: ", self._differences_j(self.energy), self.layers, self.energy.fitted,
+                   [(one.layers, one.predicted_j, one.measured_j) for one in self.energy.checks])  # fmt: skip
         return self
 
     @property
-    def seconds(self) -> LayerCosts:
-        """The times."""
-        return LayerCosts(
+    def _differences_s(self) -> LayerCosts:
+        return LayerCosts.of_differences(
             self.layers, self.unreduced_s, self.empty_layer_s,
             *(tuple((cost.size, cost.seconds) for cost in costs) for costs in (self.heads, self.neurons)),
         )  # fmt: skip
 
-    @property
-    def joules(self) -> LayerCosts | None:
-        """The energies; None: not measured."""
-        if (energy := self.energy) is None:
-            return None
-        return LayerCosts(
+    def _differences_j(self, energy: EnergyCosts) -> LayerCosts:
+        return LayerCosts.of_differences(
             self.layers, energy.unreduced_j, energy.empty_layer_j,
             *(tuple((cost.size, cost.joules) for cost in costs) for costs in (energy.heads, energy.neurons)),
         )  # fmt: skip
+
+    @property
+    def seconds(self) -> LayerCosts:
+        """The times, as they add up in whole encoders."""
+        return self._differences_s.fitted(self.fitted)
+
+    @property
+    def joules(self) -> LayerCosts | None:
+        """The energies, as they add up in whole encoders; None: not measured."""
+        energy = self.energy
+        return None if energy is None else self._differences_j(energy).fitted(energy.fitted)
 
     def costs(self, objective: str) -> LayerCosts:
         """Return the times, or the energies.
@@ -266,15 +279,37 @@ def _median_error(checks: Sequence[CheckedStructure | CheckedEnergy]) -> float |
     return float(np.median([abs(check.error) for check in checks])) if checks else None
 
 
+def sizes_of(layers: Iterable[LayerSize]) -> list[tuple[int, int]]:
+    """Return (heads, neurons) of layers."""
+    return [(layer.heads, layer.neurons) for layer in layers]
+
+
 def _check(
-    layers: Sequence[LayerSize], costs: LayerCosts, predicted: tuple[str, float], measured: tuple[str, float]
-) -> None:
-    """Raise ValueError if what was predicted, as (name, value), does not follow from the costs."""
-    if measured[1] <= 0:
-        raise ValueError(f"checks: expected {measured[0]} > 0")
-    again = costs.of_layers((layer.heads, layer.neurons) for layer in layers)
-    if abs(again - predicted[1]) > 1e-6 * measured[1]:
-        raise ValueError(f"checks: expected {predicted[0]} {again:g}, which follows from the table")
+    part: str, costs: LayerCosts, layers: int, fitted: Fitted | None,
+    checks: Sequence[tuple[Sequence[LayerSize], float, float]],
+) -> None:  # fmt: skip
+    """Raise ValueError if the fit, or a prediction of (layers, predicted, measured), does not follow."""
+    structures, measured = [sizes_of(one) for one, _, _ in checks], [value for _, _, value in checks]
+    if any(value <= 0 for value in measured) or (fitted is not None and costs.unreduced <= 0):
+        raise ValueError(f"{part}checks: expected positive measured costs")
+    if fitted is None:
+        again = [costs.of_layers(one) for one in structures]
+    else:
+        found, again = fit(costs, layers, structures, measured)
+        if found is None:
+            raise ValueError(f"{part}fitted: expected none, as the checked structures do not determine it")
+        for one, value in zip(structures, measured, strict=True):
+            by_fit, stored = (costs.fitted(each).of_layers(one) for each in (found, fitted))
+            if abs(by_fit - stored) > _SAME * value:
+                raise ValueError(
+                    f"{part}fitted: expected the fit to the checked structures, {found.to_json()}"
+                )
+    for expected, (_, predicted, value) in zip(again, checks, strict=True):
+        if abs(expected - predicted) > _SAME * value:
+            raise ValueError(
+                f"{part}checks: expected the prediction {expected:g}, which follows from the table, "
+                f"got {predicted:g}"
+            )
 
 
 def neuron_sizes(neurons: int, *, step: int = 16, factor: float = 0.8) -> list[int]:

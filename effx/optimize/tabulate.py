@@ -1,6 +1,7 @@
 """From what graphs took, and the joules that they needed, to a cost table.
 
-The cost of a part of a layer is the difference of two graphs within each round, divided by their layers.
+The cost of a part of a layer is the difference of two graphs within each round, divided by their layers. How
+parts add up in whole encoders is fitted to the random structures.
 """
 
 from __future__ import annotations
@@ -21,8 +22,10 @@ from effx.optimize.cost_table import (
     LayerSize,
     SizeCost,
     SizeEnergy,
+    sizes_of,
 )
 from effx.optimize.energy_windows import Windows
+from effx.optimize.layer_costs import fit
 from effx.stats.intervals import mean_interval, median_interval
 from effx.structure import Structure
 
@@ -113,26 +116,27 @@ def table(
             neurons=tuple(SizeEnergy(size=n, joules=j, low=low, high=high) for n, j, (low, high) in neurons),
             checks=(),
         )
-    found = CostTable(**facts, checks=())
     of_drawn = [
         tuple(LayerSize(heads=len(part.heads), neurons=part.intermediate) for part in one.layers)
         for one in drawn
     ]
+    structures = [sizes_of(one) for one in of_drawn]
+    names = [f"{probes.CHECK}{number}" for number in range(len(drawn))]
+    found = CostTable(**facts, checks=())
+    of_times = [times.of_graph(name) for name in names]
+    facts["fitted"], predicted = fit(found.seconds, layers, structures, of_times)
     facts["checks"] = tuple(
-        CheckedStructure(
-            layers=of_drawn[number], predicted_s=found.seconds.of_structure(one),
-            measured_s=times.of_graph(f"{probes.CHECK}{number}"),
-        )
-        for number, one in enumerate(drawn)
-    )  # fmt: skip
+        CheckedStructure(layers=one, predicted_s=value, measured_s=of_time)
+        for one, value, of_time in zip(of_drawn, predicted, of_times, strict=True)
+    )
     if found.energy is not None and found.joules is not None:
-        predicted = [found.joules.of_structure(one) for one in drawn]
+        of_energies = [energies.of_graph(name) for name in names]
+        fitted, predicted = fit(found.joules, layers, structures, of_energies)
         checks = tuple(
-            CheckedEnergy(layers=of_drawn[number], predicted_j=each,
-                          measured_j=energies.of_graph(f"{probes.CHECK}{number}"))
-            for number, each in enumerate(predicted)
-        )  # fmt: skip
-        facts["energy"] = found.energy.model_copy(update={"checks": checks})
+            CheckedEnergy(layers=one, predicted_j=value, measured_j=of_energy)
+            for one, value, of_energy in zip(of_drawn, predicted, of_energies, strict=True)
+        )
+        facts["energy"] = found.energy.model_copy(update={"fitted": fitted, "checks": checks})
     return CostTable(**facts)
 
 

@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from effx.optimize.check import Checked
 
 UNREDUCED = "fp32"
-_CHECKS = 8
+_CHECKS = 12
 """Random structures of the cost table: fewer than in ``effx cost-table``, to save time."""
 _ROUNDS = 15
 _ALSO_DROP = 0.5
