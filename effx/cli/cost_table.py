@@ -15,7 +15,7 @@ from effx.specs.data import DataSource
 
 if TYPE_CHECKING:
     from effx.optimize.cost_table import CostTable
-    from effx.optimize.layer_costs import LayerCosts
+    from effx.optimize.layer_costs import Fitted, LayerCosts
 
 
 @click.command("cost-table")
@@ -87,11 +87,12 @@ def command(
 
     CHECKPOINT is an unreduced fine-tuned model. Small graphs of its first layers, with all numbers of heads
     and a series of numbers of FFN neurons, are built and timed in turns. The cost of any structure is
-    predicted from them; random structures, measured in the same way, show how good that is. Nothing is
-    trained. With --meter each graph also answers queries for three windows of 10 s, and the table has joules
-    per query, idle power included; this takes about half a minute for each graph. Exit code 1: the median
-    error of the predicted times or joules is above 10 % (single rows) or 5 % (batches), so that they do not
-    add up here; or a meter was named and gave no energy.
+    predicted from them: how they add up is fitted to random structures, which are measured in the same way.
+    How good that is shows in their predictions, each by a fit to the others. Nothing is trained. With --meter
+    each graph also answers queries for three windows of 10 s, and the table has joules per query, idle power
+    included; this takes about half a minute for each graph. Exit code 1: the median error of the predicted
+    times or joules is above 10 % (single rows) or 5 % (batches), so that they do not add up here; or a meter
+    was named and gave no energy.
 
     \b
     effx cost-table checkpoints/sst2-minilm-full-s0 --variant int8
@@ -132,7 +133,7 @@ def _text(table: CostTable) -> str:
     """Return the table for people; all costs are per query."""
     lines = [
         f"{table.checkpoint}, {table.scheme} on {table.backend}, {table.workload}, {table.threads} threads",
-        *_costs(table.seconds, "ms", (table.heads, table.neurons), "seconds"),
+        *_costs(table.seconds, table.fitted, "ms", (table.heads, table.neurons), "seconds"),
         "",
         _checked(table, "latency", len(table.checks)),
         f"built in {table.built_in_s:.0f} s, measured in {table.measured_in_s:.0f} s",
@@ -146,7 +147,7 @@ def _text(table: CostTable) -> str:
         lines += [
             "",
             f"energy by {energy.meter} ({energy.source}), {_IDLE[energy.source == 'model']}",
-            *_costs(table.joules, "mJ", (energy.heads, energy.neurons), "joules"),
+            *_costs(table.joules, energy.fitted, "mJ", (energy.heads, energy.neurons), "joules"),
             "",
             _checked(table, "energy", len(energy.checks)),
             f"{energy.windows} windows of {energy.window_s:g} s of each graph, measured in "
@@ -157,11 +158,22 @@ def _text(table: CostTable) -> str:
     return "\n".join(lines)
 
 
-def _costs(costs: LayerCosts, unit: str, parts: tuple[Any, Any], field: str) -> list[str]:
+def _costs(
+    costs: LayerCosts, fitted: Fitted | None, unit: str, parts: tuple[Any, Any], field: str
+) -> list[str]:
     """Return the lines of times in ms, or of energies in mJ."""
     lines = [
         f"unreduced {1e3 * costs.unreduced:.3f} {unit}; a layer {1e3 * costs.full_layer:.3f} {unit}, "
-        f"without heads and FFN {1e3 * costs.empty_layer:.3f} {unit}",
+        f"without heads and FFN {1e3 * costs.empty_layer:.3f} {unit}; outside of layers "
+        f"{1e3 * costs.outside:.3f} {unit}",
+        *(
+            [
+                f"in whole encoders, heads cost {fitted.heads_factor:.2f} times, and neurons "
+                f"{fitted.neurons_factor:.2f} times what is listed here"
+            ]
+            if fitted
+            else []
+        ),
         "",
         f"     size    {unit} per layer        95 % interval",
     ]

@@ -183,10 +183,10 @@ class CostTable(Record):
                 raise ValueError(f"{name}: expected at least two rising sizes from 0")
             if self.energy is not None and [cost.size for cost in getattr(self.energy, name)] != sizes:
                 raise ValueError(f"energy.{name}: expected the sizes of {name}")
-        _check("", self._differences_s, self.layers, self.fitted,
+        _check("_s", self._differences_s, self.layers, self.fitted,
                [(one.layers, one.predicted_s, one.measured_s) for one in self.checks])  # fmt: skip
         if self.energy is not None:
-            _check("energy: ", self._differences_j(self.energy), self.layers, self.energy.fitted,
+            _check("_j", self._differences_j(self.energy), self.layers, self.energy.fitted,
                    [(one.layers, one.predicted_j, one.measured_j) for one in self.energy.checks])  # fmt: skip
         return self
 
@@ -285,29 +285,27 @@ def sizes_of(layers: Iterable[LayerSize]) -> list[tuple[int, int]]:
 
 
 def _check(
-    part: str, costs: LayerCosts, layers: int, fitted: Fitted | None,
+    unit: str, costs: LayerCosts, layers: int, fitted: Fitted | None,
     checks: Sequence[tuple[Sequence[LayerSize], float, float]],
 ) -> None:  # fmt: skip
     """Raise ValueError if the fit, or a prediction of (layers, predicted, measured), does not follow."""
     structures, measured = [sizes_of(one) for one, _, _ in checks], [value for _, _, value in checks]
     if any(value <= 0 for value in measured) or (fitted is not None and costs.unreduced <= 0):
-        raise ValueError(f"{part}checks: expected positive measured costs")
+        raise ValueError(f"checks: expected measured{unit} > 0 and unreduced{unit} > 0")
     if fitted is None:
         again = [costs.of_layers(one) for one in structures]
     else:
         found, again = fit(costs, layers, structures, measured)
         if found is None:
-            raise ValueError(f"{part}fitted: expected none, as the checked structures do not determine it")
+            raise ValueError("fitted: expected none, as the checked structures do not determine it")
         for one, value in zip(structures, measured, strict=True):
             by_fit, stored = (costs.fitted(each).of_layers(one) for each in (found, fitted))
             if abs(by_fit - stored) > _SAME * value:
-                raise ValueError(
-                    f"{part}fitted: expected the fit to the checked structures, {found.to_json()}"
-                )
+                raise ValueError(f"fitted: expected the fit to the checked structures, {found.to_json()}")
     for expected, (_, predicted, value) in zip(again, checks, strict=True):
         if abs(expected - predicted) > _SAME * value:
             raise ValueError(
-                f"{part}checks: expected the prediction {expected:g}, which follows from the table, "
+                f"checks: expected predicted{unit} {expected:g}, which follows from the table, "
                 f"got {predicted:g}"
             )
 

@@ -4,8 +4,8 @@
 
 a(h) and f(m) are the costs of h heads and m neurons beyond those of none, as graphs of equal layers have
 them; a layer that is removed costs 0 (Kurtic et al. 2023, "ZipLM", section 3.2). Sizes between measured ones
-are interpolated. C0, e, p and q are fitted to whole encoders with random structures (:func:`fit`), since parts
-cost something else there: by differences from the unreduced encoder alone, all of 20 structures of an
+are interpolated. C0, e, p and q are fitted to whole encoders with random structures (:func:`fit`), since
+parts cost something else there: by differences from the unreduced encoder alone, all of 20 structures of an
 int8 MiniLM were predicted too cheap, by 13 % in the median.
 """
 

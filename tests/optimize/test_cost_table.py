@@ -17,6 +17,7 @@ from effx.host import cpu
 from effx.models import families, structure
 from effx.optimize import probes
 from effx.optimize.cost_table import CostTable, LayerSize, neuron_sizes
+from effx.optimize.layer_costs import Fitted
 from effx.optimize.measure_costs import measure
 from effx.optimize.probes import random_structures, sizes
 from effx.optimize.tabulate import at_one_speed, joined
@@ -90,6 +91,38 @@ def test_the_gate_is_the_median_error(tmp_path: Path) -> None:
 def test_damaged_tables_are_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ArtifactError, match=message):
         table(tmp_path, **changes)
+
+
+def fitted_table() -> dict[str, Any]:
+    """Return a table of eight structures: 2, and for a layer 1 and half of what heads and neurons cost."""
+    sizes = [[(1 + n % 4, 16), (4 - n % 3, 16 * (n % 2))][: 1 + n % 3] for n in range(8)]
+    costs = CostTable.model_validate_json(json.dumps(values(unreduced_s=2 + 3 * (1 + 3.0 + 10.0)))).seconds
+    found = Fitted(outside=2.0, empty_layer=1.0, heads_factor=0.5, neurons_factor=0.5)
+    checks = [
+        {"layers": [{"heads": h, "neurons": m} for h, m in one], "predicted_s": amount, "measured_s": amount}
+        for one, amount in ((one, costs.fitted(found).of_layers(one)) for one in sizes)
+    ]
+    return values(unreduced_s=costs.unreduced, checks=checks, fitted=found.to_json())
+
+
+def test_a_fit_is_in_the_file_and_follows_from_it(tmp_path: Path) -> None:
+    whole = fitted_table()
+    found = table(tmp_path, **whole)
+    assert found.seconds.outside == 2.0 and found.seconds.of_layer(4, 16) == pytest.approx(14.0)
+    assert found.median_error == pytest.approx(0, abs=1e-9)
+    text = _text(found)
+    assert "outside of layers 2000.000 ms" in text
+    assert "in whole encoders, heads cost 0.50 times, and neurons 0.50 times what is listed here" in text
+    wrong = {**whole["fitted"], "heads_factor": 0.6}
+    with pytest.raises(ArtifactError, match="fitted: expected the fit to the checked structures"):
+        table(tmp_path, **{**whole, "fitted": wrong})
+    with pytest.raises(ArtifactError, match="fitted: expected none"):
+        table(tmp_path, **{**whole, "checks": whole["checks"][:4]})
+    with pytest.raises(ArtifactError, match="expected measured_s > 0 and unreduced_s > 0"):
+        table(tmp_path, **{**whole, "unreduced_s": 0.0})
+    by_itself = [*whole["checks"][:-1], {**whole["checks"][-1], "measured_s": 50.0, "predicted_s": 50.0}]
+    with pytest.raises(ArtifactError, match="expected"):
+        table(tmp_path, **{**whole, "checks": by_itself})
 
 
 @pytest.mark.parametrize("neurons", [8, 16, 24, 64, 1536, 3072])

@@ -64,6 +64,31 @@ def test_sums_of_parts_are_found_exactly(layers: int) -> None:
         assert seconds.of_structure(one) == pytest.approx(expected)
 
 
+def test_structures_that_cost_more_than_their_parts_are_fitted() -> None:
+    """Whole encoders cost 10 and 60 more than their parts; the check is by fits, so it passes."""
+    rng = np.random.default_rng(1)
+    drawn = [
+        whole(3).without(
+            heads={0: list(range(int(rng.integers(0, 4)))), 1: list(range(int(rng.integers(0, 4))))},
+            neurons={1: list(range(int(rng.integers(0, 64))))}, layers=[2] if rng.random() < 0.5 else [],
+        )
+        for _ in range(8)
+    ]  # fmt: skip
+    seconds, joules = amounts(drawn, 3, 8, 1.0), amounts(drawn, 3, 3, 7.0)
+    for name in [probes.UNREDUCED, *(f"{probes.CHECK}{number}" for number in range(8))]:
+        seconds[name] = seconds[name] + 10.0
+        joules[name] = joules[name] + 60.0
+    found = table(
+        3, (HEADS, NEURONS), Measured(seconds, joules), Windows(ConstantMeter(), 3), drawn, **facts()
+    )
+    assert found.fitted is not None and found.fitted.outside == pytest.approx(REST + 10)
+    assert found.energy is not None and found.energy.fitted is not None
+    assert found.energy.fitted.outside == pytest.approx(7 * REST + 60)
+    assert found.passed_for("latency") and found.passed_for("energy")
+    assert found.median_error == pytest.approx(0, abs=1e-9)
+    assert found.empty_layer_s == pytest.approx(EMPTY)
+
+
 def test_energies_that_do_not_add_up_fail_their_own_check() -> None:
     drawn = [whole(3).without(layers=[1])]
     joules = amounts(drawn, 3, 3, 7.0)
