@@ -39,8 +39,6 @@ REPEATS = {"1x32": 20, "1x128": 8, "1x512": 2, "32x128": 1, "real": 1}
 LONGEST_S = 10.0
 """Seconds after which the turn of an engine at a shape ends, and the calls that it has at least."""
 LEAST_CALLS = 2
-LEAD_CALLS, LEAD_S = 10, 0.02
-"""Before a turn: so many calls, or as many as take this long, are not timed."""
 CALIBRATION_ROWS = 128
 Infer = Callable[[dict[str, np.ndarray]], np.ndarray]
 Files = dict[str, tuple[str, str]]
@@ -109,6 +107,7 @@ def worker(pipe: Any, opener: str, arguments: list[Any]) -> None:
     """Answer (inputs, repeats, longest) with the seconds of each call and the CPU seconds of all calls, and
     (inputs, 0, None) with the logits.
     """
+    from effx.engines.lead_in import lead_in
     from effx.host import cpu
 
     infer = OPENERS[opener](*arguments)
@@ -122,11 +121,7 @@ def worker(pipe: Any, opener: str, arguments: list[Any]) -> None:
             pipe.send([infer(query) for query in inputs])
             continue
         taken: list[float] = []
-        begun = time.perf_counter()
-        for query in inputs[-LEAD_CALLS:]:  # threads wake up, and caches hold what another tool left there
-            infer(query)
-            if time.perf_counter() - begun >= LEAD_S:
-                break
+        lead_in(infer, reversed(inputs))
         cpu_before = time.process_time()
         for query in inputs * repeats:
             if longest_s is not None and sum(taken) > longest_s and len(taken) >= LEAST_CALLS:

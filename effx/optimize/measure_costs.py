@@ -20,6 +20,7 @@ import numpy as np
 from effx import engines, meters, progress, scratch, signals
 from effx.artifacts import Checkpoint
 from effx.engines import Session
+from effx.engines.lead_in import lead_in
 from effx.errors import UsageError
 from effx.export import fastest, parity
 from effx.export.build import refusal, schemes_of
@@ -42,8 +43,6 @@ from effx.structure import Structure
 _BLOCK_S = 0.2
 """Seconds of the fastest engine's block, about."""
 _MOST_QUERIES = 64
-_LEAD_QUERIES, _LEAD_S = 10, 0.02
-"""Before a block: so many queries, or as many as take this long, are not timed."""
 _ROUNDS = 25
 _CHECKS = 20
 
@@ -252,14 +251,6 @@ def _warm(
     return [queries[int(i)] for i in np.linspace(0, len(queries) - 1, count)]
 
 
-def _lead_in(session: Session, chosen: Sequence[dict[str, np.ndarray]]) -> None:
-    begun = time.perf_counter()
-    for query in chosen[-_LEAD_QUERIES:]:
-        session.infer(query)
-        if time.perf_counter() - begun >= _LEAD_S:
-            break
-
-
 def _timed(
     sessions: Mapping[str, Session], chosen: Sequence[dict[str, np.ndarray]], rounds: int, seed: int,
     rest: Callable[[], object],
@@ -276,7 +267,7 @@ def _timed(
             for name in rng.permutation(names):
                 session = sessions[str(name)]
                 rest()
-                _lead_in(session, chosen)  # what that session left in the caches is not timed
+                lead_in(session.infer, reversed(chosen))  # not those that are timed first
                 begun = time.perf_counter()
                 for query in chosen:
                     session.infer(query)

@@ -24,6 +24,7 @@ from effx import engines
 from effx.artifacts import Engine
 from effx.encoding import Encoded, Encoder, length_sorted
 from effx.engines import Session
+from effx.engines.lead_in import lead_in
 from effx.engines.protocol import Arrays, TimedSession
 from effx.errors import ArtifactError, EffxError, UsageError, WorkerError
 from effx.host import cpu, memory
@@ -41,8 +42,6 @@ _CHECKED_QUERIES = 100
 _RECORDING_RUNS = 3  # torch.compile warms up, records, and runs the recording
 _SPIN_S = 1e-3
 _PREPARING_S = 10.0
-_LEAD_QUERIES, _LEAD_S = 10, 0.02
-"""Before a block: so many queries, or as many as take this long, are not timed."""
 _SCORING_S = 60.0
 """Seconds after which an accuracy pass answers with the rows scored so far."""
 _DOCUMENTS_AT_ONCE = 32
@@ -345,7 +344,7 @@ class Worker:
         Raises:
             WorkerError: an answer is not finite, of the first ones and the last.
         """
-        self._lead_in(workload, (offset + 0.5) % 1)
+        lead_in(lambda query: self._timed(workload, query), self._stream(workload, (offset + 0.5) % 1))
         samples: list[float] = []
         answers: list[tuple[Query, np.ndarray]] = []
         examples = 0
@@ -373,13 +372,6 @@ class Worker:
         self._check_finite([*answers, (query, logits)])
         checked, agreed = self._agreement(workload, answers)
         return Block(samples, elapsed, examples, cpu_s, others_s, others_allowed_s, checked, agreed, during)
-
-    def _lead_in(self, workload: Workload, offset: float) -> None:
-        begin = time.perf_counter()
-        for query in islice(self._stream(workload, offset), _LEAD_QUERIES):
-            self._timed(workload, query)
-            if time.perf_counter() - begin >= _LEAD_S:
-                break
 
     def _busy_s(self) -> tuple[float | None, float | None]:
         """Return the busy time of all processors, and of those that this process may use."""
