@@ -119,17 +119,20 @@ def fit(
 
     Returns:
         The fit to all, and the predictions. There are too few structures, or they are too much alike, to tell
-        the four parameters apart: None, and predictions by ``costs`` as they are.
+        the four parameters apart, or a measured cost is not positive: None, and predictions by ``costs`` as
+        they are.
     """
     whole = [(costs.heads[-1][0], costs.neurons[-1][0])] * layers
     sums = np.array([
         (1.0, len(one), sum(costs.of_heads(h) for h, _ in one), sum(costs.of_neurons(m) for _, m in one))
         for one in (whole, *structures)
     ])  # fmt: skip
-    relative = sums / np.array([costs.unreduced, *measured])[:, None]
-    fits = [_fitted(relative)] if len(structures) >= _LEAST_FITTED else [None]
-    if fits[0] is not None:
-        fits += [_fitted(np.delete(relative, 1 + number, axis=0)) for number in range(len(structures))]
+    known = np.array([costs.unreduced, *measured])
+    fits: list[Fitted | None] = [None]
+    if len(structures) >= _LEAST_FITTED and (known > 0).all():
+        relative = sums / known[:, None]
+        left_out = (np.delete(relative, 1 + number, axis=0) for number in range(len(structures)))
+        fits = [_fitted(relative), *map(_fitted, left_out)]
     if None in fits:
         return None, [costs.of_layers(one) for one in structures]
     return fits[0], [costs.fitted(to).of_layers(one) for to, one in zip(fits[1:], structures, strict=True)]

@@ -90,3 +90,12 @@ def test_what_cannot_be_told_apart_is_not_fitted(structures: list[list[tuple[int
     costs, measured = known(structures)
     found, predictions = fit(costs, LAYERS, structures, measured)
     assert found is None and predictions == [costs.of_layers(one) for one in structures]
+
+
+@pytest.mark.parametrize("wrong", [0.0, -1.0])
+def test_costs_that_are_not_positive_are_not_fitted(wrong: float) -> None:
+    """Joules beyond those of an idle device can be: relative errors would have no meaning."""
+    structures = drawn(8)
+    costs, measured = known(structures)
+    found, predictions = fit(costs, LAYERS, structures, [wrong, *measured[1:]])
+    assert found is None and predictions == [costs.of_layers(one) for one in structures]
