@@ -24,12 +24,14 @@ class OpenVinoGraph:
     At any length, one compiled model answers all shapes. At fixed lengths, each length is compiled when it is
     first used, for single rows apart from batches: a model without any dynamic dimension skips the plugin's
     inference of shapes, which takes a sixth of the time of a single row of 32 tokens, and more where lengths
-    change from call to call (docs/results/export). ``runtime.static_shape`` is compiled in this way too.
+    change from call to call (docs/results/export). ``runtime.static_shape`` is compiled in this way too. With
+    ``runtime.part_rows`` its rows are computed in parts at the same time, in as many streams as there are
+    parts or threads: threads then wait for each other once per query, not in every node.
     """
 
     def __init__(self, path: Path, runtime: RuntimeSettings, threads: int) -> None:
         self._fixed = runtime.lengths
-        self._static_shape = runtime.static_shape
+        self._static_shape, self._part_rows = runtime.static_shape, runtime.part_rows
         self._token_pruning = runtime.token_pruning
         self._core, self._path = openvino.Core(), path
         self._config = {
@@ -44,11 +46,11 @@ class OpenVinoGraph:
             self._model = self._core.read_model(path)
             if (self._fixed is not None and len(self._fixed) > 1) or self._static_shape is not None:
                 _unpack_embeddings(self._core, self._model)
-            self._compiled: dict[tuple[int, int], Any] = {}
+            self._compiled: dict[tuple[int, int], tuple[Any, tuple[Any, ...]]] = {}
             if self._static_shape is not None:
-                self._request(*self._static_shape)
+                self._requests(*self._static_shape)
             elif self._fixed is None or len(self._fixed) == 1:
-                self._request(*self._shape_of(1, self._fixed[0] if self._fixed else -1))
+                self._requests(*self._shape_of(1, self._fixed[0] if self._fixed else -1))
         except RuntimeError as error:
             reason = one_line(error)
             raise ArtifactError(f"{path} cannot be loaded: {reason}") from error
@@ -57,17 +59,28 @@ class OpenVinoGraph:
     def run(self, inputs: Mapping[str, np.ndarray]) -> Arrays:
         # segments may have fewer tokens than the mask; a graph made elsewhere names its inputs as it likes
         batch, length = inputs.get("attention_mask", inputs[self._inputs[0]]).shape
-        compiled, request = self._request(*self._shape_of(batch, length))
+        compiled, requests = self._requests(*self._shape_of(batch, length))
         # every engine takes int64; the plugin converts it
-        request.infer({name: np.ascontiguousarray(inputs[name]) for name in self._inputs}, share_inputs=True)
+        arrays = {name: np.ascontiguousarray(inputs[name]) for name in self._inputs}
+        if len(requests) == 1:
+            requests[0].infer(arrays, share_inputs=True)
+        else:
+            rows = batch // len(requests)
+            for number, request in enumerate(requests):
+                part = slice(number * rows, (number + 1) * rows)
+                request.start_async({name: array[part] for name, array in arrays.items()}, share_inputs=True)
+            for request in requests:
+                request.wait()
         return {
-            output.get_any_name(): request.get_output_tensor(number).data.copy()
+            output.get_any_name(): np.concatenate(
+                [request.get_output_tensor(number).data for request in requests]
+            )
             for number, output in enumerate(compiled.outputs)
         }
 
     def executed(self) -> list[tuple[str, str, str]]:
         """Return name, kind and precision of every node as it runs."""
-        compiled, _ = self._request(-1, self._fixed[0] if self._fixed else -1)
+        compiled, _ = self._requests(-1, self._fixed[0] if self._fixed else -1)
         nodes = []
         for node in compiled.get_runtime_model().get_ordered_ops():
             info = {key: str(value.astype(str)) for key, value in node.get_rt_info().items()
@@ -104,20 +117,26 @@ class OpenVinoGraph:
         self._compiled.clear()
         del self._model, self._core
 
-    def _request(self, batch: int, length: int) -> Any:
-        """Return the model compiled for a batch and length (-1: any), and a request on it.
+    def _requests(self, batch: int, length: int) -> tuple[Any, tuple[Any, ...]]:
+        """Return the model compiled for a batch and length (-1: any), and a request for each part of a query.
 
         Raises:
             ArtifactError: it computes in another precision than the engine's on this processor.
         """
         if (batch, length) not in self._compiled:
-            model = self._model
+            model, config, parts = self._model, self._config, 1
+            if self._part_rows is not None and (batch, length) == self._static_shape:
+                parts = batch // self._part_rows
+                config = {**config, "NUM_STREAMS": min(parts, self._threads)}
             if length != -1:
                 model = model.clone()
                 model.reshape(
-                    {entry.get_any_name(): self._input_shape(entry, batch, length) for entry in model.inputs}
+                    {
+                        entry.get_any_name(): self._input_shape(entry, batch // parts, length)
+                        for entry in model.inputs
+                    }
                 )
-            compiled = self._core.compile_model(model, "CPU", self._config)
+            compiled = self._core.compile_model(model, "CPU", config)
             requested = self._config["INFERENCE_PRECISION_HINT"]
             used = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
             if used != requested:
@@ -125,7 +144,8 @@ class OpenVinoGraph:
                     f"{self._path}: OpenVINO computes in {used} instead of {requested} on this processor, "
                     "which does not support that. Export the checkpoint here, with another precision."
                 )
-            self._compiled[batch, length] = (compiled, compiled.create_infer_request())
+            requests = tuple(compiled.create_infer_request() for _ in range(parts))
+            self._compiled[batch, length] = compiled, requests
         return self._compiled[batch, length]
 
 

@@ -344,6 +344,8 @@ class _Candidate:
         disabled = ", ".join(self.runtime.disabled_optimizers)
         shape = self.runtime.static_shape
         fixed = f" compiled for {shape[0]}x{shape[1]}" if shape else ""
+        if rows := self.runtime.part_rows:
+            fixed += f" in parts of {rows} row{'s' if rows > 1 else ''}"
         return f"{self.scheme}{merged}{f' without {disabled}' if disabled else ''}{fixed}"
 
     @property
@@ -371,6 +373,7 @@ class _Candidate:
             merged_projections=self.merged_projections,
             disabled_optimizers=self.runtime.disabled_optimizers,
             static_shape=self.runtime.static_shape,
+            part_rows=self.runtime.part_rows,
             parity=self.parity,
             failure=self.failure,
             seconds=self.seconds,
@@ -487,8 +490,24 @@ def _alternatives(source: ExportSource, job: Job, best: _Candidate, folder: Path
     if row.disabled_optimizers:
         others += [candidate.run_with(disabled_optimizers=row.disabled_optimizers) for candidate in graphs]
     if row.compiles_static_shapes and (shape := _static_shape(best.runtime, workload)):
-        others += [candidate.run_with(static_shape=shape) for candidate in graphs]
+        divisions = [None, *_part_rows(shape[0], best.runtime)]
+        others += [
+            candidate.run_with(static_shape=shape, part_rows=rows)
+            for rows in divisions
+            for candidate in graphs
+        ]
     return others
+
+
+def _part_rows(batch: int, runtime: RuntimeSettings) -> list[int]:
+    """Return the rows of parts that are worth a try: one or two parts for each thread, of equal size.
+
+    A graph with exits decides for a whole batch, so its batches stay undivided.
+    """
+    threads = runtime.threads or cpu.usable_processors()
+    if threads == 1 or runtime.exits is not None:
+        return []
+    return [batch // parts for parts in (threads, 2 * threads) if batch % parts == 0]
 
 
 def _static_shape(runtime: RuntimeSettings, workload: Workload | None) -> tuple[int, int] | None:

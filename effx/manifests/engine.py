@@ -45,6 +45,8 @@ class CandidateRecord(Record):
     """Graph optimizers of the runtime that were switched off."""
     static_shape: tuple[Count, Count] | None = None
     """Batch and length that a model without dynamic dimensions was compiled for."""
+    part_rows: Count | None = None
+    """Rows of the parts of such a batch that were computed at the same time."""
     parity: CheckedParity | None
     """None: not compared with the checkpoint, because another one was faster."""
     failure: str | None
@@ -324,6 +326,12 @@ class EngineManifest(Manifest):
             raise ValueError(f"runtime.disabled_optimizers: unknown optimizer {min(unknown)[:40]!r}")
         if runtime.static_shape is not None:
             self._check_static_shape(runtime.static_shape)
+        if (rows := runtime.part_rows) is not None:
+            batch = 0 if runtime.static_shape is None else runtime.static_shape[0]
+            if not 1 <= rows < batch or batch % rows or runtime.exits is not None:
+                raise ValueError(
+                    "runtime.part_rows: expected a divisor of the rows of runtime.static_shape, without exits"
+                )
         if runtime.interface is not None:
             self._check_interface(runtime.interface)
         exits = runtime.exits

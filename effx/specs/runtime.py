@@ -86,6 +86,9 @@ class RuntimeSettings:
     """ONNX Runtime on the CPU: graph optimizers that are switched off."""
     static_shape: tuple[int, int] | None = None
     """OpenVINO: batch and length whose queries run in a model without dynamic dimensions; None: none have."""
+    part_rows: int | None = None
+    """OpenVINO: rows of the parts into which a query of ``static_shape`` is divided, computed at the same
+    time, each by its share of the threads; None: undivided."""
     compiled: bool = False
     """PyTorch: whether the program is compiled."""
     input_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)

@@ -98,6 +98,7 @@ def test_the_shape_that_an_engine_is_built_for_is_tried_without_dynamic_dimensio
 ) -> None:
     times = {2: [1.0, 0.5], 4: [1.0, 0.9, 0.5, 0.6]}
     monkeypatch.setattr(fastest, "seconds", lambda files, *_: times[len(files)])
+    monkeypatch.setattr(build, "_part_rows", lambda *_: [])
     plain = export(reduced_checkpoint.folder, variant, "openvino", tmp_path / "plain")
     engine = export(reduced_checkpoint.folder, variant, "openvino", tmp_path, built_for=word)
     assert engine.manifest.runtime.static_shape == shape
@@ -129,6 +130,60 @@ def test_merged_projections_pass_the_gate(
     assert manifest.parity.passed and manifest.merged_projections
     layers = [layer for layer in manifest.structure.layers if layer.heads]
     assert manifest.audit.weight_products <= 4 * len(layers) + 2 * len(manifest.structure.exits) + 2
+
+
+@pytest.mark.parametrize(
+    ("variant", "word", "parts", "at_once"),
+    [("fp32", "8x16", [4, 2], 2), ("seq16", "8x16", [4, 2], 2), ("int8-static", "6x16", [3], 2),
+     ("fp32+threads1", "8x16", [], None), ("exit-if", "8x16", [], None), ("fp32", "3x16", [], None),
+     ("fp32", "1x16", [], None), ("fp32", "2x16", [1], 2)],
+)  # fmt: skip
+def test_batches_of_one_shape_are_tried_in_parts(
+    variant: str,
+    word: str,
+    parts: list[int],
+    at_once: int | None,
+    reduced_checkpoint: Checkpoint,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each thread gets one part or two; the last candidate is the fastest."""
+    monkeypatch.setattr(cpu, "usable_processors", lambda: 2)
+    monkeypatch.setattr(
+        fastest, "seconds", lambda files, *_: [1.0 - 0.1 * number for number in range(len(files))]
+    )
+    plain = export(reduced_checkpoint.folder, variant, "openvino", tmp_path / "plain")
+    engine = export(reduced_checkpoint.folder, variant, "openvino", tmp_path, built_for=word)
+    candidates = engine.manifest.candidates or ()
+    assert [each.part_rows for each in candidates if each.part_rows] == parts
+    assert engine.manifest.runtime.part_rows == (parts[-1] if parts else None)
+    batch, length = map(int, word.split("x"))
+    with engines.open(plain) as session, engines.open(engine, threads=2) as faster:
+        for rows in (batch, batch, 1, 5):
+            lengths = tuple(length - row % 5 for row in range(rows))  # rows differ, and have padding
+            query = queries(lengths)[-1]
+            expected, found = session.infer(query), faster.infer(query)
+            assert expected.keys() == found.keys()
+            for name, values in expected.items():
+                np.testing.assert_allclose(found[name], values, atol=1e-5)
+        if at_once is not None:
+            compiled, requests = graph_of(faster)._compiled[batch, length]
+            assert compiled.get_property("NUM_STREAMS") == at_once
+            assert len(requests) == batch // parts[-1]
+            assert compiled.inputs[0].get_partial_shape().get_max_shape()[0] == parts[-1]
+
+
+@pytest.mark.parametrize("rows", [0, 3, 4, 8])
+def test_parts_that_do_not_divide_a_batch_are_not_read(
+    rows: int, checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    engine = export(checkpoint.folder, "fp32", "openvino", tmp_path)
+    path = engine.folder / "engine.json"
+    manifest = json.loads(path.read_text())
+    manifest["runtime"] |= {"static_shape": [4, 8], "part_rows": rows}
+    path.write_text(json.dumps(seal(Engine, manifest)))
+    with pytest.raises(ArtifactError, match=r"runtime\.part_rows: expected a divisor of the rows"):
+        Engine.open(engine.folder)
 
 
 def test_a_static_shape_that_answers_wrongly_fails_the_gate(
