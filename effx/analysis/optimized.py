@@ -8,7 +8,7 @@ of the reduced ones.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from effx.analysis.techniques import technique
 from effx.errors import UsageError
 from effx.results import Failure, Run
 from effx.specs.optimize import OptimizeSettings
-from effx.specs.variants import normalised
+from effx.specs.variants import Variant, parse
 from effx.specs.workloads import SINGLE_STREAM, Workload, offline
 from effx.stats import noninferiority
 from effx.stats.intervals import Ratio
@@ -198,7 +198,7 @@ def answer(
     baseline = _cheapest(known, "fp32")
     if baseline is None:
         raise UsageError("there is no result of an unreduced fp32 engine to compare with.")
-    plain = None if settings.variant == "fp32" else _cheapest(known, settings.variant)
+    plain = None if settings.variant == "fp32" else _cheapest(known, settings.variant, of_any_length=True)
     others = [run for run, _ in known if run is not baseline]
     cohorts.check([baseline, *others], energy=settings.objective == "energy")
     labels = cohorts.shared_labels([baseline, *others])
@@ -338,12 +338,20 @@ def _energy_source(run: Run, workload: Workload) -> str | None:
     return None if result is None else run.energy_of(result).source
 
 
-def _cheapest(known: Sequence[tuple[Run, float]], variant: str) -> Run | None:
-    """Return the engine of the unreduced model that costs least in a variant, on any backend."""
+def _cheapest(known: Sequence[tuple[Run, float]], variant: str, *, of_any_length: bool = False) -> Run | None:
+    """Return the engine of the unreduced model that costs least in a variant, on any backend.
+
+    ``of_any_length``: also with lengths to which inputs are padded.
+    """
+
+    def built(text: str) -> Variant:
+        parsed = parse(text).built
+        return replace(parsed, length=None, buckets=False, bucket_step=None) if of_any_length else parsed
+
     able = [
         (value, run.name, run)
         for run, value in known
-        if technique(run).name == "full" and normalised(run.engine.variant) == variant
+        if technique(run).name == "full" and built(run.engine.variant) == built(variant)
     ]
     return min(able)[2] if able else None
 

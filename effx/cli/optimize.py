@@ -30,9 +30,9 @@ from effx.specs.optimize import OptimizeSettings
 )
 @click.option(
     "--backend", "backends", multiple=True, type=options.Word(BUILDABLE, "backend"),
-    help="Runtime; repeatable. The one on which the unreduced engine is the fastest is taken. Default: "
-    "onnxruntime and openvino, as far as they are installed; on a GPU the first of tensorrt, onnxruntime and "
-    "torch, and one only.",
+    help="Runtime; repeatable. The one on which the unreduced engine is the fastest is taken, and a second "
+    "one that is nearly as fast. Default: onnxruntime and openvino, as far as they are installed; on a GPU "
+    "the first of tensorrt, onnxruntime and torch, and one only.",
 )  # fmt: skip
 @options.device
 @options.meter
@@ -114,7 +114,7 @@ def command(
         if not any(entry.cell.stage == "answer" for entry in done.plan.entries.values()):
             speedups = ", ".join(f"{each:g}" for each in OptimizeSettings.of(**rest).speedups)
             click.echo(
-                "then, on the fastest backend: the cost table; pruning, training and an engine for each of "
+                "then, on the fastest backend: the cost table; pruning, training and engines for each of "
                 f"the speed-ups {speedups}; one session; answer and report"
             )
         return 0

@@ -8,6 +8,7 @@ energy_windows    their joules, in windows that take turns
 tabulate          from times and joules of graphs to a table
 budget            one size for each layer, by dynamic programming and a random search over coefficients
 one_shot          order of heads and neurons, choice, refitted weights -> checkpoint
+forms             variants and backends in which models are built, of which the fastest are kept
 check             what effx optimize checks before the work
 predicted_labels  labels of rows that have none, predicted by the checkpoint
 

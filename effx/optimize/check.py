@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from effx import data, engines, meters, progress
 from effx.analysis import optimized
 from effx.artifacts import Checkpoint
+from effx.encoding import Encoder
 from effx.errors import MissingExtraError, UsageError
 from effx.export.build import refusal
 from effx.optimize import choosing, predicted_labels
+from effx.optimize.forms import EngineForm
 from effx.specs import backends, exit_rules, variants
 from effx.specs.data import DataLocation, DataSource
 from effx.specs.exits import EarlyExitSettings
@@ -33,6 +38,10 @@ from effx.train.source import check_trainable
 _LEAST_EFFECTIVE = 0.95
 """Of the rows; repeated texts that cost less are not remarked."""
 _SAVED_BY_EXITS = ("latency", "cpu_time", "energy")
+_STEP, _LENGTHS = 8, 16
+"""Tokens between the lengths of an engine with fixed ones at least, and how many there are at most."""
+_LENGTHS_OF = 1000
+"""Rows whose lengths are looked at."""
 _USUAL = ("onnxruntime", "openvino")
 _USUAL_ON_GPU = ("tensorrt", "onnxruntime", "torch")
 """Backends that are tried if none is named: all of them on the CPU, the first that works on a GPU."""
@@ -47,6 +56,10 @@ class Checked:
     rows: DataSource | None
     """Where they are; None: the hub, or the demo corpus."""
     backends: tuple[str, ...]
+    forms: tuple[EngineForm, ...]
+    """In which the unreduced model is built, besides fp32."""
+    typical_length: int
+    """Tokens of the mean row."""
     device: str | None
     """That engines are built for; None: the default one of their backends."""
     by_agreement: bool
@@ -104,6 +117,8 @@ def check(
     able = _backends(variant, wanted, device)
     also_trained = _also_trained(opened, settings, workload)
     _check_parts(opened, settings, also_trained, able, device)
+    forms = [EngineForm(variant=settings.variant, backend=name) for name in able]
+    of_lengths = [_form_of_lengths(opened, settings, workload, name, device, also_trained) for name in able]
     if settings.recovery_s is not None and settings.recovery_s < LEAST_RECOVERY_S:
         count = len(settings.speedups)
         least = LEAST_RECOVERY_S * count / RECOVERY_SHARE
@@ -141,8 +156,9 @@ def check(
     if all(backends.get(name).default_device == device for name in able):
         device = None
     return Checked(
-        checkpoint, task, location, able, device, by_agreement, share, choosing_rows, also_trained, overlap,
-        different_texts,
+        checkpoint, task, location, able, (*forms, *filter(None, of_lengths)),
+        _typical_length(opened, validation.texts), device, by_agreement, share, choosing_rows, also_trained,
+        overlap, different_texts,
     )  # fmt: skip
 
 
@@ -180,6 +196,36 @@ def _check_parts(
             windows = opened.task.behavior.form == "windows"
             both.check(opened.manifest.structure, opened.max_length, opened.name,
                        window=opened.max_length if windows else None)  # fmt: skip
+
+
+def _form_of_lengths(
+    opened: Checkpoint, settings: OptimizeSettings, workload: BuiltFor, backend: str, device: str | None,
+    also_trained: Sequence[str],
+) -> EngineForm | None:  # fmt: skip
+    """Return the form with models of fixed lengths, for backends that run single rows faster in it, or None.
+
+    None also if the length is fixed already, or not all can be built in it that is tried on every model.
+    """
+    row = backends.get(backend)
+    if workload != "single" or row.device(device) != "cpu" or not row.compiles_static_shapes:
+        return None
+    step = max(_STEP, _STEP * -(-opened.max_length // (_STEP * _LENGTHS)))
+    form = EngineForm(variant=f"buckets{step}+{settings.variant}", backend=backend)
+    parts = [*settings.parts, *(ALSO_PARTS[word] for word in also_trained)]
+    try:
+        built = [
+            variants.parse(text) for text in (form.variant, *(f"{part}+{form.variant}" for part in parts))
+        ]
+    except UsageError:  # parts that exclude each other
+        return None
+    return None if any(refusal(each, backend, "cpu") for each in built) else form
+
+
+def _typical_length(opened: Checkpoint, texts: Sequence[tuple[str, ...]]) -> int:
+    """Return the mean number of tokens of a sequence, rounded up, of a sample of rows."""
+    chosen = np.random.default_rng(0).permutation(len(texts))[:_LENGTHS_OF]
+    encoder = Encoder(opened.folder, opened.max_length, form=opened.task.behavior.form)
+    return math.ceil(float(encoder([texts[row] for row in chosen]).lengths.mean()))
 
 
 def _check_trained(opened: Checkpoint, word: str) -> None:

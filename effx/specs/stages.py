@@ -278,7 +278,7 @@ class GivenStage(Settings):
 
 
 class FastestStage(Settings):
-    """Choose the backend on which an engine was the fastest when it was built."""
+    """Choose the forms in which the unreduced model was the fastest when it was built."""
 
     host: str | None = None
     """Id of the host on which the engines were timed."""
@@ -561,7 +561,7 @@ _ROWS = (
         code_of_backend=("engines/{engine}.py",), code_of_meter=("meters/{meter}.py",),
     ),
     StageSpec(
-        "fastest", FastestStage, (), (), follows=("export",), any_source=True,
+        "fastest", FastestStage, ("optimize/forms.py",), (), follows=("export",), any_source=True,
         shares_process=True,
     ),
     StageSpec(

@@ -24,6 +24,7 @@ from effx.optimize import choosing, predicted_labels
 from effx.optimize.check import Checked, check
 from effx.optimize.choosing_predictions import ChoosingPredictions
 from effx.optimize.cost_table import CostTable
+from effx.optimize.forms import EngineForm, FastestForms
 from effx.recipe import sweeps
 from effx.recipe.execute import settle
 from effx.recipe.execute.protocol import CellInputs, CellSpec, LocalPaths, SourceCell
@@ -34,7 +35,7 @@ from effx.recipe.language.recipe import BackendEntry
 from effx.specs.data import DataSettings, DataSource
 from effx.specs.exits import EarlyExitSettings
 from effx.specs.optimize import OptimizeSettings
-from effx.specs.stages import OneShotStage, RecoveryStage
+from effx.specs.stages import CostsStage, ExportStage, OneShotStage, RecoveryStage
 from effx.specs.tokens import TokenPruningSettings
 from effx.specs.training import FinetuneSettings
 from effx.specs.workloads import SINGLE_STREAM
@@ -228,7 +229,7 @@ def test_a_dry_run_builds_nothing(
     assert run(["optimize", str(checkpoint.folder), *OPTIONS, "-o", str(tmp_path / "w"), "--dry-run"]) == 0
     printed = capsys.readouterr().out
     assert "export tiny.int8.onnxruntime" in printed
-    assert "an engine for each of the speed-ups 1.5;" in printed
+    assert "engines for each of the speed-ups 1.5;" in printed
     assert not (tmp_path / "w").exists()
 
 
@@ -327,15 +328,47 @@ def test_what_times_decide_is_of_the_host(
     assert differing == always | (engines if timed else set())
 
 
+def test_pruned_models_are_built_in_every_form_that_is_fast(
+    checkpoint: Checkpoint, rows_folder: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("openvino")
+    settings = OptimizeSettings.of(**{**VALUES, "also": ("exits", "threads1")})
+    checked = check(
+        checkpoint.folder, settings, "single", str(rows_folder), (), "none", tmp_path / "labelled"
+    )
+    plain, _, buckets = checked.forms
+    found = planned(checked, settings, tmp_path, forms=(buckets, plain))
+    unreduced = {"export tiny.fp32.onnxruntime", "export tiny.fp32.openvino", "export tiny.int8.onnxruntime",
+                 "export tiny.int8.openvino", "export tiny.buckets8+int8.openvino"}  # fmt: skip
+    also = {f"export {name}+buckets8+int8.openvino" for name in (
+        "tiny-exits.exit", "tiny.threads1", "tiny-1.5x-exits.exit", "tiny-1.5x.threads1",
+    )}  # fmt: skip
+    pruned = {"export tiny-1.5x.buckets8+int8.openvino", "export tiny-1.5x.int8.onnxruntime"}
+    assert {name for name in found if name.startswith("export ")} == unreduced | also | pruned
+    costs = [cell.settings for cell in found.values() if isinstance(cell.settings, CostsStage)]
+    length = 8 * -(-checked.typical_length // 8)
+    assert [(each.variant, each.backend) for each in costs] == [(f"seq{length}+int8", "openvino")]
+    assert checked.forms == tuple(
+        EngineForm(variant=stage.variant, backend=stage.backend)
+        for stage in (found[source].settings for source in found["fastest tiny"].sources)
+        if isinstance(stage, ExportStage)
+    )
+
+
 def planned(
-    checked: Checked, settings: OptimizeSettings, tmp_path: Path, *, host: str = "host"
+    checked: Checked,
+    settings: OptimizeSettings,
+    tmp_path: Path,
+    *,
+    host: str = "host",
+    forms: tuple[EngineForm, ...] = (),
 ) -> dict[str, Cell]:
-    """Return all cells by their ids, as if the first backend had been chosen."""
+    """Return all cells by their ids, as if the first form had been chosen."""
     entries = [BackendEntry(backend=name, device=checked.device) for name in checked.backends]
     recipe = sweeps.recipe_of("optimize", checked.task.name, {}, tmp_path / "w", checked.rows, None, None,
                               backends=tuple(entries))  # fmt: skip
     chosen = tmp_path / "chosen"
-    files.write_json(chosen / "fastest.json", {"backend": checked.backends[0]})
+    files.write_json(chosen / "fastest.json", FastestForms(forms=forms or checked.forms[:1]).to_json())
 
     def add(builder: CellBuilder, artifacts: Artifacts) -> None:
         cells.add(builder, recipe.tasks[0], checked, settings, lambda cell: chosen, workload="single",

@@ -1,8 +1,8 @@
 """The cells of ``effx optimize``: from one checkpoint to the cheapest engine that keeps its promise.
 
-    given ── export (fp32, and the wanted precision, on every backend) ── fastest
-          └─ costs (on the fastest backend) ── one-shot (the least speed-up) ── recovery ── export
-                                               one-shot (the next) of it ── recovery ── export
+    given ── export (fp32 on every backend, and the wanted precision in every form) ── fastest
+          └─ costs (of the fastest form) ── one-shot (the least speed-up) ── recovery ── export
+                                            one-shot (the next) of it ── recovery ── export
     given, and each recovery ── exits, tokens ── export
     all exports ── profile ── answer ── report
                 └─ choosing ──┘
@@ -10,8 +10,9 @@
 Each speed-up is pruned from the one before after its recovery: several small steps lose less than a large one
 (Kurtic et al. 2023, "ZipLM", section 3.3), and one run gives a family of models.
 
-The backend whose layers are measured is the one on which the unreduced engine is the fastest, so its cells
-are known once ``fastest`` is done.
+The form (:mod:`effx.optimize.forms`) whose layers are measured is the one in which the unreduced engine is
+the fastest, so its cells are known once ``fastest`` is done. Pruned models are also built in a second form if
+that is nearly as fast; with exits and other parts, in the fastest alone.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from effx import files, records
+from effx.optimize.forms import EngineForm, FastestForms, of_costs
 from effx.recipe.execute.protocol import LocalPaths
 from effx.recipe.execute.stages import common
 from effx.recipe.graph import processor
@@ -89,8 +91,9 @@ def add(
     folder = artifacts(made.fastest(full).id)
     if folder is None:
         return
-    backend = str(records.read_json(folder / common.FASTEST)["backend"])
-    engines = [*full, *made.reduced(backend, meter if settings.objective == "energy" else "none")]
+    path = folder / common.FASTEST
+    forms = records.build(FastestForms, records.read_json(path), path).forms
+    engines = [*full, *made.reduced(forms, meter if settings.objective == "energy" else "none")]
     session = made.session(engines, meter)
     choosing = made.choosing(engines)
     answer = builder.add(
@@ -115,6 +118,7 @@ class _Cells:
         self._host = host
         self._builder, self._task, self._settings, self._workload = builder, task, settings, workload
         self._also_trained, checkpoint = checked.also_trained, checked.checkpoint
+        self._forms, self._typical_length = checked.forms, checked.typical_length
         self._device = checked.device
         self.name = checkpoint.name
         self._choosing_rows = checked.choosing_rows
@@ -135,39 +139,43 @@ class _Cells:
         )  # fmt: skip
 
     def unreduced(self) -> list[Cell]:
-        """Add the engines of the checkpoint itself, on every backend."""
-        variants = dict.fromkeys((UNREDUCED, self._settings.variant))
-        names = dict.fromkeys(entry.backend for entry in self._builder.recipe.backends)
-        return [self._engine(self._given, variant, name) for variant in variants for name in names]
+        """Add the engines of the checkpoint itself: in fp32 on every backend, and in every form."""
+        names = dict.fromkeys(form.backend for form in self._forms)
+        forms = dict.fromkeys(
+            [*(EngineForm(variant=UNREDUCED, backend=name) for name in names), *self._forms]
+        )
+        return [self._engine(self._given, form) for form in forms]
 
     def fastest(self, engines: Sequence[Cell]) -> Cell:
-        """Add the choice of the backend among the unreduced engines of the wanted precision."""
+        """Add the choice of the forms among the unreduced engines."""
         wanted = [
             cell for cell in engines
-            if isinstance(cell.settings, ExportStage) and cell.settings.variant == self._settings.variant
+            if isinstance(cell.settings, ExportStage)
+            and EngineForm(variant=cell.settings.variant, backend=cell.settings.backend) in self._forms
         ]  # fmt: skip
         return self._builder.add(
             "fastest", self.name, FastestStage(host=self._host), sources=tuple(cell.id for cell in wanted)
         )
 
-    def reduced(self, backend: str, meter: str) -> list[Cell]:
-        """Add the cost table, and for each speed-up the pruning, the recovery and the engine.
+    def reduced(self, forms: Sequence[EngineForm], meter: str) -> list[Cell]:
+        """Add the cost table, and for each speed-up the pruning, the recovery and the engines.
 
         Args:
-            backend: on which the costs are measured.
+            forms: of the engines, the fastest first; its costs are measured.
             meter: of the costs' energy.
         """
-        settings = self._settings
-        name = f"{self.name}.{settings.variant}.{backend}{self._suffix}.{self._workload}"
+        settings, fastest, backend = self._settings, forms[0], forms[0].backend
+        measured = of_costs(fastest.variant, self._typical_length)
+        name = f"{self.name}.{measured}.{backend}{self._suffix}.{self._workload}"
         costs = self._add(
             "costs", name,
             CostsStage(
-                variant=settings.variant, backend=backend, device=self._device, workload=self._workload,
+                variant=measured, backend=backend, device=self._device, workload=self._workload,
                 rounds=_ROUNDS, checks=_CHECKS, seed=settings.seed, host=self._host, meter=meter,
             ),
             (self._given,), backends=(backend,), meter=meter, alone=True,
         )  # fmt: skip
-        engines, before = self._also(self._given, backend), self._given
+        engines, before = self._also(self._given, fastest), self._given
         for speedup in sorted(settings.speedups):
             training = self._finetune.training  # the same rows are left out
             pruned = self._add(
@@ -188,17 +196,16 @@ class _Cells:
             )  # fmt: skip
             before = recovered
             of_recovered = [
-                self._engine(recovered, settings.variant, backend),
-                *self._also(recovered, backend),
+                *(self._engine(recovered, form) for form in forms),
+                *self._also(recovered, fastest),
             ]
             self._of_recovered |= {cell.id for cell in of_recovered}
             engines += of_recovered
         return engines
 
-    def _also(self, checkpoint: Cell, backend: str) -> list[Cell]:
-        """Add what else is tried on a model; return the engines."""
-        variant = self._settings.variant
-        engines = [self._engine(checkpoint, f"{part}+{variant}", backend) for part in self._settings.parts]
+    def _also(self, checkpoint: Cell, form: EngineForm) -> list[Cell]:
+        """Add what else is tried on a model, in one form; return the engines."""
+        engines = [self._engine(checkpoint, form, part) for part in self._settings.parts]
         sources = [checkpoint] if checkpoint is self._given else [checkpoint, self._given]
         for word in self._also_trained:
             stage, settings, epochs = self._stage_of(word)
@@ -206,7 +213,7 @@ class _Cells:
                 word, f"{checkpoint.name}-{word}", stage, sources,
                 work=self._builder.amount(self._task, settings, *epochs), group=word,
             )  # fmt: skip
-            engines.append(self._engine(trained, f"{ALSO_PARTS[word]}+{variant}", backend))
+            engines.append(self._engine(trained, form, ALSO_PARTS[word]))
         return engines
 
     def _stage_of(self, word: str) -> tuple[Settings, Settings, tuple[str, ...]]:
@@ -246,7 +253,8 @@ class _Cells:
             work=float(len(engines)),
         )  # fmt: skip
 
-    def _engine(self, checkpoint: Cell, variant: str, backend: str) -> Cell:
+    def _engine(self, checkpoint: Cell, form: EngineForm, part: str | None = None) -> Cell:
+        variant, backend = form.variant if part is None else f"{part}+{form.variant}", form.backend
         timed = chosen_by_time(variant, backend, self._device, self._workload)
         return self._add(
             "export", f"{checkpoint.name}.{variant}.{backend}{self._suffix}",
