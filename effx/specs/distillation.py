@@ -26,7 +26,7 @@ class DistillationSettings(Settings):
     """Weight of the task's own loss; 0: learn from the teacher alone."""
     logit_weight: Weight = 1.0
     """Weight of the distance between the student's and the teacher's predictions."""
-    hidden_weight: Weight = 1.0
+    hidden_weight: Weight = 10.0
     """Weight of the squared distance between hidden states after each layer, relative to those of the
     teacher. It needs a teacher of the same width, number of layers and tokenizer."""
 
