@@ -1,6 +1,6 @@
 """Forms: the variants and backends in which a model is built, of which the fastest are taken.
 
-    unreduced engines in every form, timed when they were built -> the fastest, and one that is nearly as fast
+    unreduced engines in every form, timed in turns -> the fastest, and one that is nearly as fast
 
 Pruned, another form may be the fastest: what a runtime needs for every node counts for more in small layers.
 So every pruned model is built in both, and measured.
@@ -9,7 +9,6 @@ So every pruned model is built in both, and measured.
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Mapping
 
 from effx.records import Record
@@ -39,13 +38,13 @@ def kept(seconds: Mapping[EngineForm, float]) -> FastestForms:
     """Return the fastest form, and the next one if it is nearly as fast.
 
     Args:
-        seconds: per query of the unreduced engines, infinite if it was not measured.
+        seconds: per query of the unreduced engines.
     """
     names = [*backends.BACKENDS]
     ordered = sorted(seconds, key=lambda form: (seconds[form], names.index(form.backend)))
     limit = NEARLY * seconds[ordered[0]]
-    near = [*itertools.takewhile(lambda form: seconds[form] <= limit < math.inf, ordered[:MOST])]
-    return FastestForms(forms=tuple(near or ordered[:1]))
+    near = [*itertools.takewhile(lambda form: seconds[form] <= limit, ordered[:MOST])]
+    return FastestForms(forms=tuple(near))
 
 
 def of_costs(variant: str, typical_length: int) -> str:

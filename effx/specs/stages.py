@@ -278,10 +278,11 @@ class GivenStage(Settings):
 
 
 class FastestStage(Settings):
-    """Choose the forms in which the unreduced model was the fastest when it was built."""
+    """Choose the forms in which the unreduced model is the fastest."""
 
-    host: str | None = None
-    """Id of the host on which the engines were timed."""
+    workload: BuiltFor
+    host: str
+    """Id of the host on which the engines are timed."""
 
 
 class CostsStage(Settings):
@@ -561,8 +562,8 @@ _ROWS = (
         code_of_backend=("engines/{engine}.py",), code_of_meter=("meters/{meter}.py",),
     ),
     StageSpec(
-        "fastest", FastestStage, ("optimize/forms.py",), (), follows=("export",), any_source=True,
-        shares_process=True,
+        "fastest", FastestStage, ("optimize/forms.py", "export/fastest.py"), ("numpy", "tokenizers"),
+        follows=("export",), any_source=True, measures=True, code_of_backend=("engines/{engine}.py",),
     ),
     StageSpec(
         "choosing", ChoosingStage, ("optimize/choosing.py", "profile/worker.py"), ("numpy", "tokenizers"),

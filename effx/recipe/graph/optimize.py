@@ -153,9 +153,8 @@ class _Cells:
             if isinstance(cell.settings, ExportStage)
             and EngineForm(variant=cell.settings.variant, backend=cell.settings.backend) in self._forms
         ]  # fmt: skip
-        return self._builder.add(
-            "fastest", self.name, FastestStage(host=self._host), sources=tuple(cell.id for cell in wanted)
-        )
+        stage = FastestStage(workload=self._workload, host=self._host)
+        return self._add("fastest", self.name, stage, wanted, backends=_backends(wanted), alone=True)
 
     def reduced(self, forms: Sequence[EngineForm], meter: str) -> list[Cell]:
         """Add the cost table, and for each speed-up the pruning, the recovery and the engines.
