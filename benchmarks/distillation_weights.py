@@ -5,8 +5,9 @@
 The encoder is fine-tuned on some of the training rows (the teacher), pruned by the cost table without
 training (`effx train prune`), and trained again from there with each weight and learning rate, on the same
 rows in the same order. Compared is what teacher and students predict on validation rows, and on training rows
-that none of them has seen: accuracy, share of rows with the same class, and the mean of KL(teacher || student),
-whose difference from the first student has a 95 % interval over rows. Another seed may differ by more.
+that none of them has seen: accuracy, share of rows with the same class, and the mean of KL(teacher ||
+student), whose difference from the first student has a 95 % interval over rows. Another seed may differ by
+more.
 
 What is there already is not trained again. Writes weights.json and prints a table.
 """
