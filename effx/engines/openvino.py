@@ -71,11 +71,13 @@ class OpenVinoGraph:
                 request.start_async({name: array[part] for name, array in arrays.items()}, share_inputs=True)
             for request in requests:
                 request.wait()
-        return {
-            output.get_any_name(): np.concatenate(
-                [request.get_output_tensor(number).data for request in requests]
-            )
+        found = {
+            output.get_any_name(): [request.get_output_tensor(number).data for request in requests]
             for number, output in enumerate(compiled.outputs)
+        }
+        return {
+            name: parts[0].copy() if len(parts) == 1 else np.concatenate(parts)
+            for name, parts in found.items()
         }
 
     def executed(self) -> list[tuple[str, str, str]]:

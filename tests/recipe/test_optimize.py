@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,10 @@ from effx import data, engines, files, results
 from effx.analysis import optimized
 from effx.artifacts import Checkpoint
 from effx.cli import run
-from effx.encoding import Encoder
+from effx.encoding import Encoded, Encoder
 from effx.errors import UsageError
+from effx.export import export, fastest
+from effx.export.fastest import Files
 from effx.models import evaluate, load
 from effx.optimize import choosing, predicted_labels
 from effx.optimize.check import Checked, check
@@ -35,10 +38,10 @@ from effx.recipe.language.recipe import BackendEntry
 from effx.specs.data import DataSettings, DataSource
 from effx.specs.exits import EarlyExitSettings
 from effx.specs.optimize import OptimizeSettings
-from effx.specs.stages import CostsStage, ExportStage, OneShotStage, RecoveryStage
+from effx.specs.stages import CostsStage, ExportStage, FastestStage, OneShotStage, RecoveryStage
 from effx.specs.tokens import TokenPruningSettings
 from effx.specs.training import FinetuneSettings
-from effx.specs.workloads import SINGLE_STREAM
+from effx.specs.workloads import SINGLE_STREAM, Workload
 from effx.train import rows as row_numbers
 from effx.train import tokens
 from effx.train.distillation import Teacher
@@ -353,6 +356,50 @@ def test_pruned_models_are_built_in_every_form_that_is_fast(
         for stage in (found[source].settings for source in found["fastest tiny"].sources)
         if isinstance(stage, ExportStage)
     )
+
+
+@pytest.mark.parametrize(
+    ("times", "expected"),
+    [([2.0, 1.0], ["openvino"]), ([1.0, 1.2], ["onnxruntime", "openvino"])],
+)
+def test_forms_are_timed_together_on_validation_rows(
+    times: list[float], expected: list[str], checkpoint: Checkpoint, rows_folder: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    pytest.importorskip("openvino")
+    asked: list[Any] = []
+
+    def seconds(candidates: list[Files], encoded: Encoded, workload: Workload | None) -> list[float]:
+        asked.append((candidates, encoded, workload))
+        return times
+
+    monkeypatch.setattr(fastest, "seconds", seconds)
+    built = [export(checkpoint.folder, "fp32", name, tmp_path) for name in ("onnxruntime", "openvino")]
+    sources = tuple(SourceCell("export", each.name, "k", str(tmp_path)) for each in built)
+    stage = FastestStage(workload="single", host="here")
+    paths = LocalPaths(data=DataSource(str(rows_folder)))
+    spec = CellSpec(str(tmp_path), "k", "fastest", "tiny", stage.to_json(), paths, CellInputs(), sources)
+    for name in ("out", "alone"):
+        (tmp_path / name).mkdir()
+    out = settle.function("fastest")(spec, tmp_path / "out")
+    found = json.loads((tmp_path / "out" / "tiny" / "fastest.json").read_text())
+    assert found == {"forms": [{"variant": "fp32", "backend": name} for name in expected]}
+    assert out.note == ", ".join(f"fp32 on {name}" for name in expected) + (
+        f"; of fp32 on onnxruntime {1e3 * times[0]:.3f} ms, fp32 on openvino {1e3 * times[1]:.3f} ms"
+    )
+    ((candidates, encoded, workload),) = asked
+    assert [(each.folder, each.backend) for each in candidates] == [
+        (engine.folder, engine.manifest.backend) for engine in built
+    ]
+    validation = data.load(checkpoint.task, "validation", paths.data)
+    whole = Encoder(checkpoint.folder, checkpoint.max_length)(validation.texts)
+    assert sorted(encoded.lengths) == sorted(whole.lengths)
+    assert workload == SINGLE_STREAM
+
+    # a single form needs no time
+    alone = replace(spec, sources=sources[:1])
+    assert settle.function("fastest")(alone, tmp_path / "alone").note == "fp32 on onnxruntime"
+    assert len(asked) == 1
 
 
 def planned(
