@@ -346,7 +346,7 @@ def _cheapest(known: Sequence[tuple[Run, float]], variant: str, *, of_any_length
 
     def built(text: str) -> Variant:
         parsed = parse(text).built
-        return replace(parsed, length=None, buckets=False, bucket_step=None) if of_any_length else parsed
+        return replace(parsed, buckets=False, bucket_step=None) if of_any_length else parsed
 
     able = [
         (value, run.name, run)

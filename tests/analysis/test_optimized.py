@@ -263,6 +263,16 @@ def test_a_gain_within_the_noise_is_said_to_be_none() -> None:
     assert "not distinguishable" not in optimized_text.text(found(session(lost=3)))
 
 
+@pytest.mark.parametrize(
+    ("variant", "plain"),
+    [("buckets8+int8", "other"), ("int8+seq64", "int8"), ("threads1+int8", "int8"), ("bf16", "int8")],
+)
+def test_the_unreduced_engine_may_have_fixed_lengths(variant: str, plain: str) -> None:
+    other = simulated_run("other", n=N, seconds=0.004)
+    other = replace(other, engine=replace(other.engine, variant=variant))
+    assert found([*session(), other]).plain == plain
+
+
 def test_another_way_of_running_the_fp32_engine_is_a_candidate_and_not_the_baseline() -> None:
     runs = [
         simulated_run("fp32", n=N, seconds=0.010, precision="fp32"),
