@@ -9,8 +9,8 @@ The second term is that of Hinton et al. 2015, section 2; tasks without classes 
 layer the input that it had in the teacher: the output of a layer is compared with that of the teacher's layer
 before the student's next one, and the student's last with the teacher's last.
 
-Where only predictions are compared, the teacher's are computed once and kept; otherwise the teacher runs
-beside the student in every step.
+Where only predictions are compared, the teacher's are computed once and kept, unless a time limit may end the
+training before it has seen all rows; otherwise the teacher runs beside the student in every step.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from effx.costs import PREDICTIONS, Expense, united
 from effx.encoding import Encoded, Encoder
 from effx.errors import UsageError
 from effx.manifests import DistillationRecord
-from effx.models import evaluate, families, load, structure
+from effx.models import checkpoints, evaluate, families, load, structure
 from effx.models.heads import head_type
 from effx.models.losses import Loss, distance_of, loss_of
 from effx.specs.data import DataSettings, DataSource
@@ -128,14 +128,24 @@ class Teacher:
         self._logits: np.ndarray | None = None
         self._predictions: Expense | None = None
         self._pairs: list[tuple[int, int]] = []
+        self._in_batches = False
 
-    def prepare(self, student: PreTrainedModel, encoded: Encoded, texts: Sequence[tuple[str, ...]]) -> None:
+    def prepare(
+        self,
+        student: PreTrainedModel,
+        encoded: Encoded,
+        texts: Sequence[tuple[str, ...]],
+        *,
+        in_batches: bool = False,
+    ) -> None:
         """Decide what is compared, and compute the teacher's predictions if it does not run in every step.
 
         Args:
             student: the model that is trained.
             encoded: all rows, as the student reads them.
             texts: the same rows.
+            in_batches: predict the rows of each batch when it is made, if the teacher can read it, instead of
+                all rows now: for trainings that may see few of them.
 
         Raises:
             UsageError: the task has predictions for tokens, and the teacher's tokenizer is another one, or
@@ -170,7 +180,11 @@ class Teacher:
                 f"numbers, the student of {student.config.hidden_size}: use a teacher of the same width.",
                 settings="teacher",
             )
-        if not self._pairs:
+        names = [{*checkpoints.input_names(each)} for each in (self._model, student)]
+        self._in_batches = not self._pairs and in_batches and same and names[0] <= names[1]
+        if self._in_batches:
+            self._model.to(loop.device())
+        elif not self._pairs:
             progress.say(f"teacher {self.checkpoint.name}: predict {len(texts)} rows")
             self._model.to(loop.device())
             with loop.running_meter() as meter:
@@ -184,7 +198,8 @@ class Teacher:
     def expenses(self) -> tuple[Expense, ...]:
         """Return what had to be computed to learn from it: the teacher, and its predictions.
 
-        Where hidden states are compared, it runs within the training of the student, and is part of that.
+        Where hidden states are compared, or it predicts batch by batch, it runs within the training of the
+        student, and is part of that.
         """
         own = () if self._predictions is None else (self._predictions,)
         return united(self.checkpoint.expenses(), own)
@@ -227,6 +242,8 @@ class Teacher:
             batch = collate(indices)
             if not every:
                 batch[_LABELLED] = torch.from_numpy(labelled[indices])
+            if self._in_batches:
+                batch[TEACHER] = self._predicted(batch)
             if self._logits is None:
                 return batch
             rows = np.asarray(indices) if items_are_sequences else encoded.sequences(indices)
@@ -242,6 +259,12 @@ class Teacher:
             return batch
 
         return with_teacher
+
+    @torch.no_grad()
+    def _predicted(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Return the logits of a batch, as its model gives them, on the CPU."""
+        inputs = {name: batch[name].to(self._model.device) for name in checkpoints.input_names(self._model)}
+        return head_type(self._task).logits(self._model(**inputs)).float().cpu()
 
     @contextmanager
     def objective(self, student: PreTrainedModel, precision: str) -> Iterator[Objective]:

@@ -105,7 +105,7 @@ def train(
             settings="depth",
         )
     teacher = source.teacher(distillation)
-    lengths, collate = source.batches(teacher)
+    lengths, collate = source.batches(teacher, limit_s)
     loss = HeadLoss(source.task, None if teacher is None else teacher.settings)
     trained = WithRamps(model, loss, joint=settings.mode == "joint")
     result = loop.fit(

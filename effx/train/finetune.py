@@ -174,7 +174,7 @@ def finetune(
     names = checkpoints.input_names(model)
     collate = loop.labelled(encoded, labels, names)
     if teacher is not None:
-        teacher.prepare(model, encoded, [*train_rows.texts, *unlabelled])
+        teacher.prepare(model, encoded, [*train_rows.texts, *unlabelled], in_batches=limit_s is not None)
         collate = teacher.collated(collate, encoded, np.arange(encoded.row_count) < len(train_rows))
 
     def held_out_score() -> float:

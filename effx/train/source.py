@@ -70,12 +70,17 @@ class ContinuedTraining:
         """Return the rows as the checkpoint reads them."""
         return self.encoder(rows.texts)
 
-    def batches(self, teacher: Teacher | None = None) -> tuple[np.ndarray, loop.Collate]:
-        """Return lengths and collate function of the training rows, with a teacher's predictions for them."""
+    def batches(
+        self, teacher: Teacher | None = None, limit_s: float | None = None
+    ) -> tuple[np.ndarray, loop.Collate]:
+        """Return lengths and collate function of the training rows, with a teacher's predictions for them.
+
+        With a time limit (seconds) the teacher predicts batch by batch, within it.
+        """
         encoded = self.encode(self.rows)
         collate = loop.labelled(encoded, self.rows.labels, checkpoints.input_names(self.model))
         if teacher is not None:
-            teacher.prepare(self.model, encoded, self.rows.texts)
+            teacher.prepare(self.model, encoded, self.rows.texts, in_batches=limit_s is not None)
             collate = teacher.collated(collate, encoded, np.ones(len(encoded), dtype=bool))
         return encoded.lengths, collate
 

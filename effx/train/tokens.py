@@ -104,7 +104,7 @@ def train(
     transformers.set_seed(settings.training.seed)
     model = source.model
     teacher = source.teacher(distillation)
-    lengths, collate = source.batches(teacher)
+    lengths, collate = source.batches(teacher, limit_s)
     loss = HeadLoss(source.task, None if teacher is None else teacher.settings)
 
     every_epoch = settings.epochs + (settings.soft_epochs if settings.schedule is None else 0.0)

@@ -15,6 +15,7 @@ from scipy.special import rel_entr, softmax
 from effx import data
 from effx.artifacts import Checkpoint
 from effx.cli import run
+from effx.costs import PREDICTIONS
 from effx.encoding import Encoder
 from effx.errors import UsageError
 from effx.models import evaluate, load
@@ -98,14 +99,15 @@ class Batches:
     """Batches of a kind's rows with what its teacher predicts."""
 
     def __init__(
-        self, checkpoint: Checkpoint, source: DataSource, student: Checkpoint, settings: DistillationSettings
-    ) -> None:
+        self, checkpoint: Checkpoint, source: DataSource, student: Checkpoint, settings: DistillationSettings,
+        *, in_batches: bool = False,
+    ) -> None:  # fmt: skip
         self.model = load(student)
         rows = data.load(checkpoint.task, "train", source)
         task = student.task
         self.encoded = Encoder(student.folder, student.max_length, form=task.behavior.form)(rows.texts)
         self.teacher = Teacher(Distillation(checkpoint.folder, settings), task, student.manifest.model)
-        self.teacher.prepare(self.model, self.encoded, rows.texts)
+        self.teacher.prepare(self.model, self.encoded, rows.texts, in_batches=in_batches)
         collate = loop.labelled(self.encoded, rows.labels, input_names(self.model))
         labelled = np.ones(self.encoded.row_count, dtype=bool)
         self.collate = self.teacher.collated(collate, self.encoded, labelled)
@@ -135,6 +137,38 @@ def test_a_student_that_is_its_teacher_has_nothing_to_learn(
         for parameter in batches.model.parameters():
             parameter.mul_(1.1)
     assert min(batches.losses(order)) > 1e-5
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_predictions_batch_by_batch_are_those_of_all_rows(
+    kind: str, teachers: dict[str, Checkpoint], rows_of_kinds: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = DistillationSettings(label_weight=0.0, hidden_weight=0.0)
+    every, by_batch = (
+        Batches(teachers[kind], source_of(rows_of_kinds, kind), teachers[kind], settings, in_batches=each)
+        for each in (False, True)
+    )
+    with torch.no_grad():
+        for batches in (every, by_batch):
+            for parameter in batches.model.parameters():
+                parameter.mul_(1.1)
+    order = np.random.default_rng(0).permutation(len(every.items))
+    assert by_batch.losses(order) == pytest.approx(every.losses(order), rel=1e-4)
+    kinds = [{each.kind for each in batches.teacher.expenses()} for batches in (every, by_batch)]
+    assert PREDICTIONS in kinds[0] and PREDICTIONS not in kinds[1]
+
+
+def test_a_teacher_with_other_inputs_predicts_before(
+    teachers: dict[str, Checkpoint], encoders: dict[str, Path], rows_of_kinds: Path, tmp_path: Path
+) -> None:
+    """BERT reads token types, of which the batches of DistilBERT have none."""
+    source = source_of(rows_of_kinds, "classification")
+    student = finetune("things", encoders["distilbert"], out=tmp_path, name="s", data_folder=source,
+                       settings=FinetuneSettings.of(max_steps=1, max_length=24))  # fmt: skip
+    settings = DistillationSettings(hidden_weight=0.0)
+    batches = Batches(teachers["classification"], source, student, settings, in_batches=True)
+    assert PREDICTIONS in {each.kind for each in batches.teacher.expenses()}
+    assert all(np.isfinite(batches.losses()))
 
 
 def test_every_loss_has_a_distance() -> None:
