@@ -37,7 +37,8 @@ from effx.train.source import check_trainable
 
 _LEAST_EFFECTIVE = 0.95
 """Of the rows; repeated texts that cost less are not remarked."""
-_SAVED_BY_EXITS = ("latency", "cpu_time", "energy")
+_OF_TIME = ("latency", "cpu_time", "energy")
+"""Objectives that follow from the time of single rows."""
 _STEP, _LENGTHS = 8, 16
 """Tokens between the lengths of an engine with fixed ones at least, and how many there are at most."""
 _LENGTHS_OF = 1000
@@ -117,8 +118,11 @@ def check(
     able = _backends(variant, wanted, device)
     also_trained = _also_trained(opened, settings, workload)
     _check_parts(opened, settings, also_trained, able, device)
-    forms = [EngineForm(variant=settings.variant, backend=name) for name in able]
-    of_lengths = [_form_of_lengths(opened, settings, workload, name, device, also_trained) for name in able]
+    forms = tuple(
+        _form_of_lengths(opened, settings, workload, name, device, also_trained)
+        or EngineForm(variant=settings.variant, backend=name)
+        for name in able
+    )
     if settings.recovery_s is not None and settings.recovery_s < LEAST_RECOVERY_S:
         count = len(settings.speedups)
         least = LEAST_RECOVERY_S * count / RECOVERY_SHARE
@@ -156,7 +160,7 @@ def check(
     if all(backends.get(name).default_device == device for name in able):
         device = None
     return Checked(
-        checkpoint, task, location, able, (*forms, *filter(None, of_lengths)),
+        checkpoint, task, location, able, forms,
         _typical_length(opened, validation.texts), device, by_agreement, share, choosing_rows, also_trained,
         overlap, different_texts,
     )  # fmt: skip
@@ -173,7 +177,7 @@ def _also_trained(opened: Checkpoint, settings: OptimizeSettings, workload: Buil
         for word in wanted:
             _check_trained(opened, word)
         return wanted
-    if workload != "single" or settings.objective not in _SAVED_BY_EXITS:
+    if workload != "single" or settings.objective not in _OF_TIME:
         return ()
     try:
         _check_trained(opened, EXITS)
@@ -204,10 +208,13 @@ def _form_of_lengths(
 ) -> EngineForm | None:  # fmt: skip
     """Return the form with models of fixed lengths, for backends that run single rows faster in it, or None.
 
-    None also if the length is fixed already, or not all can be built in it that is tried on every model.
+    None also if time is not what counts, as each length takes memory, if the length is fixed already, or if
+    not all can be built in it that is tried on every model.
     """
     row = backends.get(backend)
-    if workload != "single" or row.device(device) != "cpu" or not row.compiles_static_shapes:
+    if workload != "single" or settings.objective not in _OF_TIME:
+        return None
+    if row.device(device) != "cpu" or not row.compiles_static_shapes:
         return None
     step = max(_STEP, _STEP * -(-opened.max_length // (_STEP * _LENGTHS)))
     form = EngineForm(variant=f"buckets{step}+{settings.variant}", backend=backend)
