@@ -180,9 +180,11 @@ def test_further_texts_that_choose_or_prove_are_not_trained_on(
     seen: list[tuple[str, ...]] = []
     prepare = Teacher.prepare
 
-    def watched(self: Teacher, student: Any, encoded: Any, texts: list[tuple[str, ...]]) -> None:
+    def watched(
+        self: Teacher, student: Any, encoded: Any, texts: list[tuple[str, ...]], **options: bool
+    ) -> None:
         seen.extend(texts)
-        prepare(self, student, encoded, texts)
+        prepare(self, student, encoded, texts, **options)
 
     monkeypatch.setattr(Teacher, "prepare", watched)
     settings = RecoveryStage.of(
