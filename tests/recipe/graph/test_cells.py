@@ -297,7 +297,7 @@ def code_of_stages(folder: Path, *, backend: str = "onnxruntime", meter: str = "
         ("meters/nvml.py", "", "MORE = 1", set()),
         ("profile/worker.py", "", "MORE = 1", {"choosing", "profile"}),
         ("engines/openvino.py", "", "MORE = 1", set()),
-        ("engines/onnxruntime.py", "", "MORE = 1", {"choosing", "costs", "export", "profile"}),
+        ("engines/onnxruntime.py", "", "MORE = 1", {"choosing", "costs", "export", "fastest", "profile"}),
         ("export/builders/openvino.py", "", "MORE = 1", set()),
         ("export/builders/onnxruntime.py", "", "MORE = 1", {"costs", "export"}),
         ("specs/exits.py", "mode: Annotated", "more: int = 3\n    mode: Annotated", {"exits"}),
